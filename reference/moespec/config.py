@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from moespec.fields import BEST, FLAGS, NEUTRAL, SIZES, WORDS
+from moespec.fields_fp8 import BLOCKS, FP8_NEUTRAL, FP8_WORDS, completed, misfits, wrong_block
 
 
 def require(condition: object, message: str) -> None:
@@ -59,6 +60,23 @@ class MoEConfig:
     bias_update: str
     bias_update_rate: float
     rms_norm_eps: float
+    recipe: str
+    format: str
+    a_format: str
+    b_format: str
+    block: tuple[int, int]
+    a_block: tuple[int, int]
+    b_block: tuple[int, int]
+    scale_format: str
+    overflow: str
+    accumulate: str
+    promote_every: int
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    learning_rate: float
+    weight_decay: float
+    moment_format: str
 
     def __post_init__(self) -> None:
         """Check every clause of CFG; a ValueError begins with the clause that is broken."""
@@ -67,6 +85,7 @@ class MoEConfig:
         self._check_groups()
         self._check_router()
         self._check_numbers()
+        self._check_fp8()
 
     def _check_sizes(self) -> None:
         for name in SIZES:
@@ -80,7 +99,7 @@ class MoEConfig:
         require(reached, f"CFG-15: device_limit must lie in 1 … n_device {self.n_device}, not {self.device_limit!r}")
 
     def _check_words(self) -> None:
-        for name, (clause, legal) in WORDS.items():
+        for name, (clause, legal) in {**WORDS, **FP8_WORDS}.items():
             value = getattr(self, name)
             require(value in legal, f"{clause}: {name} is one of {legal}, not {value!r}")
         for name in FLAGS:
@@ -127,6 +146,24 @@ class MoEConfig:
             value = getattr(self, name)
             require(_real(value) and value >= 0, f"CFG-16: {name} must be 0 or more, not {value!r}")
 
+    def _check_fp8(self) -> None:
+        for name in BLOCKS:
+            block = getattr(self, name)
+            require(not wrong_block(block), f"CFG-18: {name} is two whole numbers of at least 1, not {block!r}")
+        every = self.promote_every
+        require(
+            _whole(every) and every >= 0, f"CFG-19: promote_every must be a whole number of 0 or more, not {every!r}"
+        )
+        wrong = misfits(asdict(self))
+        require(not wrong, wrong)
+        for name in ("adam_beta1", "adam_beta2", "adam_epsilon", "learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            require(_real(value) and value >= 0, f"CFG-20: {name} must be 0 or more, not {value!r}")
+        lasting = max(self.adam_beta1, self.adam_beta2)
+        require(lasting < 1, f"CFG-20: adam_beta1 and adam_beta2 must be below 1, not {lasting!r}")
+        stalls = self.moment_format == "bfloat16" and 1 - lasting < 2.0**-8
+        require(not stalls, f"CFG-20: a bfloat16 moment cannot decay by less than 2^-8 a step, as {lasting!r} asks")
+
     @property
     def experts_per_group(self) -> int:
         """E // G: a group is this many experts with consecutive ids."""
@@ -151,10 +188,10 @@ class MoEConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """Read a flat mapping; CFG-10: no field unknown, none missing but those with a neutral value."""
         names = {field.name for field in fields(cls)}
-        unknown, missing = sorted(set(config) - names), sorted(names - set(config) - set(NEUTRAL))
+        unknown, missing = sorted(set(config) - names), sorted(names - set(config) - set(NEUTRAL) - set(FP8_NEUTRAL))
         require(not unknown, f"CFG-10: unknown config fields {unknown}")
         require(not missing, f"CFG-10: missing config fields {missing}")
-        return cls(**{**NEUTRAL, **config})
+        return cls(**{**NEUTRAL, **completed(config)})
 
     def to_dict(self) -> dict[str, Any]:
         """The flat mapping that adapters receive and prompts hold."""

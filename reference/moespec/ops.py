@@ -11,23 +11,22 @@ import numpy as np
 
 from moespec.activation import opened
 from moespec.arrays import Float, Int
-from moespec.capacity import DropCache, drop_backward, drop_forward, wanted
 from moespec.checks import check
 from moespec.config import MoEConfig
 from moespec.dispatch import Rows, combine_forward
 from moespec.expert import ExpertWeights, expert_backward, expert_forward, weighted_backward, weighted_forward
 from moespec.moe import MoEWeights, layer_backward, layer_forward, layer_weights, routed_forward, shared_of
 from moespec.ops_balance import BALANCE_OPS
+from moespec.ops_fp8 import FP8_OPS
 from moespec.ops_gate import gate, gate_backward
 from moespec.ops_layout import LAYOUT_OPS
+from moespec.ops_moe_fp8 import MOE_FP8_OPS
 from moespec.ops_norm import NORM_OPS
 from moespec.ops_ranks import RANKS_OPS
 from moespec.ops_router import mixture_loss, mixture_loss_backward
+from moespec.ops_routing import chance, routed_backward_by, routed_by, split
 
 Tensors = dict[str, Any]
-THROUGH = ("dtopk_weight", "dscores")  # what a drop hands back to the gate
-# what a router takes besides x, its weight and the ids
-ROUTING = ("bias", "token_ids", "tid2eid", "noise", "noise_weight", "group_weight", "mask")
 
 
 def expert(cfg: MoEConfig, *, x: Float, row_weight: Float | None = None, **given: Float) -> Tensors:
@@ -75,47 +74,25 @@ def combine(  # noqa: PLR0913 - the op's tensors
     return {"y": combine_forward(rows, Rows(row_token, row_slot, uncounted), topk_weight)}
 
 
-def split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the router takes, and what the experts take."""
-    routing = {name: tensor for name, tensor in given.items() if name in ROUTING}
-    return routing, {name: tensor for name, tensor in given.items() if name not in ROUTING}
-
-
-def chance(cfg: MoEConfig, routing: dict[str, Any]) -> Float | None:
-    """CAP-6: the noise that decides about second choices, which is not the router's."""
-    return routing.pop("noise", None) if cfg.drop_policy == "gshard" else None
-
-
-def sent(cfg: MoEConfig, chosen: Tensors, noise: Float | None) -> tuple[Int, Float, DropCache | None]:
-    """MOE-10: what reaches the experts: all that was chosen, or what their capacity leaves of it."""
-    if cfg.drop_policy is None:
-        return chosen["topk_idx"], chosen["topk_weight"], None
-    want = wanted(chosen["topk_idx"], chosen["topk_weight"], chosen["scores"], noise, None)
-    return drop_forward(want, cfg)
-
-
-def moe(cfg: MoEConfig, *, x: Float, topk_idx: Int | None = None, **given: Any) -> Tensors:  # noqa: ANN401 - arrays
+def moe(cfg: MoEConfig, *, x: Float, **given: Any) -> Tensors:  # noqa: ANN401 - arrays
     """The layer on x (T, H), part by part: y (T, H), and its routing and parts as traces."""
     routing, weights = split(given)
     w, noise = layer_weights(cfg, x, weights), chance(cfg, routing)
-    chosen = gate(cfg, x=x, weight=w.gate_weight, topk_idx=topk_idx, **routing)
-    sent_idx, sent_weight, _ = sent(cfg, chosen, noise)
+    chosen, (sent_idx, sent_weight, _) = routed_by(cfg, noise, x=x, weight=w.gate_weight, **routing)
     routed, _ = routed_forward(x, sent_idx, sent_weight, w, cfg)
     shared, _ = expert_forward(x, shared_of(w), cfg)
-    routed_by = {name: chosen[name] for name in ("topk_idx", "topk_weight")}
-    return {**routed_by, "routed": routed, "shared": shared, "y": routed + shared}  # MOE-1
+    named = {name: chosen[name] for name in ("topk_idx", "topk_weight")}
+    return {**named, "routed": routed, "shared": shared, "y": routed + shared}  # MOE-1
 
 
-def moe_backward_op(cfg: MoEConfig, *, x: Float, topk_idx: Int, dy: Float, **given: Any) -> Tensors:  # noqa: ANN401
+def moe_backward_op(cfg: MoEConfig, *, x: Float, dy: Float, **given: Any) -> Tensors:  # noqa: ANN401 - arrays
     """Gradients of x and of every trained tensor, for given ids."""
     routing, weights = split(given)
     w, noise = layer_weights(cfg, x, weights), chance(cfg, routing)
     dw = MoEWeights(*map(np.zeros_like, w))
-    chosen = gate(cfg, x=x, weight=w.gate_weight, topk_idx=topk_idx, **routing)
-    sent_idx, sent_weight, dropped = sent(cfg, chosen, noise)
+    _, (sent_idx, sent_weight, dropped) = routed_by(cfg, noise, x=x, weight=w.gate_weight, **routing)
     dx_routed, dx_shared, d = layer_backward(dy, layer_forward(x, sent_idx, sent_weight, w, cfg)[1], w, dw, cfg)
-    back = {"dtopk_weight": d} if dropped is None else dict(zip(THROUGH, drop_backward(d, dropped), strict=True))
-    through = gate_backward(cfg, x=x, weight=w.gate_weight, topk_idx=topk_idx, **back, **routing)
+    through = routed_backward_by(cfg, d, dropped, x=x, weight=w.gate_weight, **routing)
     named = {"d" + name: dw._asdict()[name] for name in weights}
     named["dgate_weight"] = through.pop("dweight")
     return {**named, **through, "dx": through["dx"] + dx_routed + dx_shared}  # MOE-5
@@ -135,6 +112,8 @@ RUN: dict[str, Callable[..., Tensors]] = {
     **RANKS_OPS,
     **NORM_OPS,
     **BALANCE_OPS,
+    **FP8_OPS,
+    **MOE_FP8_OPS,
 }
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from moespec.config import MoEConfig
 from moespec.signatures_balance import BALANCE_ROWS, balance_there
+from moespec.signatures_fp8 import FP8_EXPERTS, FP8_ROWS
 from moespec.signatures_layout import LAYOUT_ROWS, layout_there
 
 
@@ -30,6 +31,11 @@ class Op(NamedTuple):
 def tensor(name: str, dims: str, holds: str = "float", when: str = "always") -> Tensor:
     """Write one tensor on one line."""
     return Tensor(name, tuple(dims.split()), holds, when)
+
+
+def tensors(rows: tuple[tuple[str, ...], ...]) -> tuple[Tensor, ...]:
+    """Tensors written as rows of a table."""
+    return tuple(tensor(*row) for row in rows)
 
 
 X = tensor("x", "T H")
@@ -74,6 +80,12 @@ def gradients(tensors: tuple[Tensor, ...], router: tuple[str, ...] = ()) -> tupl
 
 # a mixture of all experts, each with its output
 MIXTURE = (TOPK_WEIGHT._replace(dims=("T", "E")), tensor("expert_out", "T E H"), tensor("target", "T H"))
+LAYER_OUT = (
+    *(t._replace(when="?always") for t in (CHOSEN, TOPK_WEIGHT, tensor("routed", "T H"), tensor("shared", "T H"))),
+    tensor("y", "T H"),
+)
+FP8_LAYER = (LAYER[0], BIAS, *tensors(FP8_EXPERTS))
+DY = tensor("dy", "T H")
 ROUTER = ("weight", "gate_weight", "noise_weight", "group_weight")
 OPS: dict[str, Op] = {
     "gate": Op(
@@ -120,20 +132,10 @@ OPS: dict[str, Op] = {
         ),
         (tensor("y", "T H"),),
     ),
-    "moe": Op(
-        (X, *LAYER, *LAYER_SPECIAL, MASK, REPLAY),
-        (
-            CHOSEN._replace(when="?always"),
-            TOPK_WEIGHT._replace(when="?always"),
-            tensor("routed", "T H", when="?always"),
-            tensor("shared", "T H", when="?always"),
-            tensor("y", "T H"),
-        ),
-    ),
-    "moe_backward": Op(
-        (X, *LAYER, *LAYER_SPECIAL, CHOSEN, tensor("dy", "T H")),
-        gradients((X, *LAYER, *SPECIAL), ROUTER),
-    ),
+    "moe": Op((X, *LAYER, *LAYER_SPECIAL, MASK, REPLAY), LAYER_OUT),
+    "moe_backward": Op((X, *LAYER, *LAYER_SPECIAL, CHOSEN, DY), gradients((X, *LAYER, *SPECIAL), ROUTER)),
+    "moe_fp8": Op((X, *FP8_LAYER, *LAYER_SPECIAL, MASK, REPLAY), LAYER_OUT),
+    "moe_fp8_backward": Op((X, *FP8_LAYER, *LAYER_SPECIAL, CHOSEN, DY), gradients((X, *LAYER, *SPECIAL), ROUTER)),
     "mixture_loss": Op(MIXTURE, (tensor("loss", "", "router"),)),
     "mixture_loss_backward": Op(
         (*MIXTURE, tensor("dloss", "", "router")),
@@ -147,8 +149,7 @@ OPS: dict[str, Op] = {
     "rms_norm_backward": Op((X, GAIN, tensor("dy", "T H")), gradients((X, GAIN))),
     "cross_entropy": Op(LOGITS, (tensor("loss", "", "router"),)),
     "cross_entropy_backward": Op((*LOGITS, tensor("dloss", "", "router")), (tensor("dlogits", "T V", "router"),)),
-    **{op: Op(*(tuple(tensor(*row) for row in rows) for rows in both)) for op, both in BALANCE_ROWS.items()},
-    **{op: Op(*(tuple(tensor(*row) for row in rows) for rows in both)) for op, both in LAYOUT_ROWS.items()},
+    **{op: Op(*map(tensors, both)) for op, both in {**BALANCE_ROWS, **LAYOUT_ROWS, **FP8_ROWS}.items()},
 }
 
 

@@ -74,4 +74,6 @@ def layout_there(cfg: MoEConfig) -> dict[str, bool]:
         "k_grouped": cfg.layout == "k_grouped",
         "masked": cfg.layout == "masked",
         "in_line": cfg.layout != "masked",
+        "by_row": cfg.layout != "k_grouped",
+        "rows_in_line": cfg.layout in ("contiguous", "psum"),
     }

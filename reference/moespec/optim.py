@@ -1,0 +1,33 @@
+"""AdamW whose moments are kept in bfloat16, as DeepSeek-V3 trains (SPEC: OPT)."""
+
+import numpy as np
+
+from moespec.arrays import Float
+from moespec.config import MoEConfig
+from moespec.formats import FORMATS, rounded
+
+
+def stored(moment: Float, cfg: MoEConfig) -> Float:
+    """OPT-2: a moment as it is kept, rounded to the nearest bfloat16 after each step."""
+    return rounded(moment, FORMATS["bfloat16"]) if cfg.moment_format == "bfloat16" else moment
+
+
+def adamw(
+    param: Float,  # (M, C)
+    grad: Float,  # (M, C)
+    exp_avg: Float,  # (M, C)
+    exp_avg_sq: Float,  # (M, C)
+    step: int,
+    cfg: MoEConfig,
+) -> tuple[Float, Float, Float]:
+    """One step of AdamW, the step-th from 1 on: param, exp_avg, exp_avg_sq (M, C); the master weights are float32."""
+    # OPT-1: weight decay apart from the gradient, and moments
+    beta1, beta2 = cfg.adam_beta1, cfg.adam_beta2
+    exp_avg = beta1 * exp_avg + (1 - beta1) * grad  # (M, C)
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * (grad * grad)  # (M, C)
+
+    # OPT-3: the step is made of the moments before they are rounded for storage
+    mean = exp_avg / (1 - beta1**step)  # (M, C)
+    size = np.sqrt(exp_avg_sq / (1 - beta2**step)) + cfg.adam_epsilon  # (M, C)
+    param = param * (1 - cfg.learning_rate * cfg.weight_decay) - cfg.learning_rate * (mean / size)  # (M, C)
+    return param, stored(exp_avg, cfg), stored(exp_avg_sq, cfg)
