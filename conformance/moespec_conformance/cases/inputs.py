@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from moespec.config import MoEConfig
 from moespec.fields import NEUTRAL
+from moespec.fields_fp8 import completed
 from moespec_conformance.cases.models import MODELS
 from moespec_conformance.protocol import BFLOAT16, Tensors
 
@@ -75,6 +76,12 @@ def config(model: str = "deepseek-v3", **changed: Any) -> dict[str, Any]:  # noq
     }
     made = {**tiny, **MODELS[model], **changed}
     return made if made["n_group"] > 1 else {**made, "group_score": None}
+
+
+def fp8_config(model: str = "deepseek-v3", **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - config values
+    """The same for an op of FP8: every field of CFG-17 … CFG-20 is said, blocks as lists, which is what JSON has."""
+    said = completed(config(model, **changed))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
 
 
 def shift_of(size: int) -> int:
