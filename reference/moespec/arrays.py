@@ -62,9 +62,14 @@ def stable_topk(x: Float | Int, k: int) -> Int:
     return np.argsort(-x, axis=-1, kind="stable")[..., :k]
 
 
-def read_table(table: Float, index: Int, out: Float) -> None:
+def on_host(a: object) -> bool:
+    """Whether an array is NumPy's own, and not another library's."""
+    return isinstance(a, np.ndarray)
+
+
+def read_table(table: Float, index: Any, out: Float) -> None:  # noqa: ANN401 - codes or ids
     """Write table[index] into out, for indices that lie in the table: what NumPy does fastest, CuPy does plainly."""
-    if isinstance(out, np.ndarray):
+    if on_host(out):
         np.take(table, index, out=out, mode="clip")  # any other mode makes NumPy copy first
     else:
         np.take(table, index, out=out)

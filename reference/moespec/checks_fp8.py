@@ -1,15 +1,19 @@
 """What the ops of FP8 refuse, beyond names and shapes (SPEC: FMT, QNT, LIN, MFP, OPT)."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from moespec.arrays import Float, Int
+from moespec.arrays import Int
 from moespec.config import MoEConfig, require
+from moespec.fields_fp8 import misfits
 from moespec.formats import FORMATS, Codes, Format, decode, inside, scale_inside
-from moespec.quant import largest_of, spread, tiles
+from moespec.quant import LIFTED, Block, largest_of, spread, tiles
+from moespec.shapes import per_byte
 
 MOST = 2.0**53  # whole numbers up to here are float64's
 SPREAD = 2.0**14  # QNT-8: between the scales that one block of E4M3 can hold
@@ -17,24 +21,27 @@ SPREAD = 2.0**14  # QNT-8: between the scales that one block of E4M3 can hold
 
 def format_of(name: str, op: str, cfg: MoEConfig) -> str:
     """Which of the config's formats a tensor of codes has."""
-    if name.startswith("a_") or op == "requantize" or op == "lift_fp4":
+    if name.startswith("a_") or op in {"requantize", "lift_fp4"}:
         return cfg.a_format
     return cfg.b_format if name.startswith("b_") or op.startswith("moe_fp8") else cfg.format
 
 
 def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
-    """FMT-5: codes are of their format's dtype or its bits; QNT-3: scales are float32 or E8M0; and what single ops need."""
+    """FMT-5: codes are of their format's dtype or bits; QNT-3: scales are float32 or E8M0; and what single ops need."""
     for name, tensor in tensors.items():
         if name.endswith("codes"):
             check_codes(op, name, tensor, FORMATS[format_of(name, op, cfg)])
         if name.endswith("scale"):
-            kind = np.dtype(tensor.dtype)
+            kind: Any = np.dtype(tensor.dtype)
             require(kind in (np.float32, ml_dtypes.float8_e8m0fnu), f"QNT-3: {op}: {name} is {kind}")
+    check_even(op, cfg, tensors)
     if op.startswith("moe_fp8"):
-        require(np.dtype(tensors["x"].dtype) == np.float32, f"MFP-1: {op}: x must be float32, not {tensors['x'].dtype}")
+        check_layer(op, cfg, tensors)
     if op == "lift_fp4":
-        check_lift(cfg, inside(tensors["codes"], FORMATS["e2m1"]), scale_inside(tensors["scale"]))
-    if op in ("matmul_fp8", "grouped_matmul_fp8"):
+        both = (cfg.a_format, cfg.b_format)
+        require(both == ("e2m1", "e4m3"), f"QNT-8: lift_fp4 makes e4m3 of e2m1, not {both[1]} of {both[0]}")
+        check_lift(op, tensors["codes"], tensors["scale"], cfg.a_block, cfg.b_block)
+    if op in {"matmul_fp8", "grouped_matmul_fp8"}:
         check_sum(op, cfg, tensors)
     if op == "grouped_matmul_fp8":
         check_groups(cfg, tensors)
@@ -45,25 +52,47 @@ def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
 
 def check_codes(op: str, name: str, codes: Any, fmt: Format) -> None:  # noqa: ANN401 - any array library's
     """FMT-5: the format's dtype, or unsigned integers; no bits beyond the format's."""
-    kind = np.dtype(codes.dtype)
+    kind: Any = np.dtype(codes.dtype)
     require(kind in (fmt.codes, fmt.storage), f"FMT-5: {op}: {name} is {kind}, not {np.dtype(fmt.storage)}")
     wide = fmt.bits not in (4, 8, 16) and kind == fmt.codes
     require(not wide or not bool(np.any(codes >> fmt.bits)), f"FMT-5: {op}: {name} has bits beyond {fmt.bits}")
 
 
-def check_lift(cfg: MoEConfig, codes: Codes, scale: Float) -> None:
-    """QNT-8: what is to be lifted is E2M1 and becomes E4M3, by scales that are powers of two and near enough."""
-    both = (cfg.a_format, cfg.b_format)
-    require(both == ("e2m1", "e4m3"), f"QNT-8: lift_fp4 makes e4m3 of e2m1, not {both[1]} of {both[0]}")
-    require(bool(np.all(np.frexp(scale)[0] == 0.5)), "QNT-8: lift_fp4: scales must be powers of two")  # noqa: PLR2004
-    numbers = decode(codes, FORMATS["e2m1"])
-    each = np.where(numbers != 0, spread(scale, cfg.a_block, numbers.shape), 0)
-    most = largest_of(tiles(each, cfg.b_block))
-    least = 1 / largest_of(tiles(np.where(each > 0, 1 / np.where(each > 0, each, 1), 0), cfg.b_block))
-    apart = np.where(most > 0, most / np.where(most > 0, least, 1), 1)
-    require(
-        bool(np.all(apart <= SPREAD)), f"QNT-8: lift_fp4: scales in a block are {apart.max():g} times apart, above 2^14"
-    )
+def check_even(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
+    """FMT-5: what becomes E2M1 has an even number of columns."""
+    made = {"cast": cfg.format, "quantize": cfg.format, "requantize": cfg.b_format}.get(op)
+    if made == "e2m1":
+        columns = tensors["x"].shape[1] if "x" in tensors else tensors["codes"].shape[1] * per_byte("C:a", cfg)
+        require(columns % 2 == 0, f"FMT-5: {op}: {columns} columns of e2m1 do not fill bytes")
+
+
+def check_layer(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
+    """MFP-1 … MFP-8: the layer's x, blocks that suit the products forward and backward, and experts in E2M1."""
+    require(np.dtype(tensors["x"].dtype) == np.float32, f"MFP-1: {op}: x must be float32, not {tensors['x'].dtype}")
+    require(cfg.a_block[0] == 1, f"MFP-2: {op}: a_block must be one row high, not {cfg.a_block[0]}")
+    promoted = cfg.promote_every or cfg.accumulate == "float32"
+    require(promoted, f"LIN-3: {op}: scales differ along C, so promote_every must not be 0")
+    lifted = cfg.b_format == "e2m1"
+    block = LIFTED if lifted else cfg.b_block
+    for b_block in (block, block[::-1]):  # a weight and its transpose
+        wrong = misfits({**asdict(cfg), "b_block": b_block})
+        require(not wrong, f"MFP-5: {op}: {wrong}")
+    for name in (n.removesuffix("_codes") for n in tensors if lifted and n.endswith("_codes")):
+        codes, scale = tensors[f"{name}_codes"], tensors[f"{name}_scale"]
+        stack = ((codes, scale),) if len(codes.shape) == 2 else zip(codes, scale, strict=True)  # noqa: PLR2004 - shared
+        for one in stack:
+            check_lift(op, *one, cfg.b_block, LIFTED)
+
+
+def check_lift(op: str, codes: Any, scale: Any, block: Block, target: Block) -> None:  # noqa: ANN401 - of ml_dtypes
+    """QNT-8: the scales of E2M1 that is to be lifted are powers of two, and in each new block near enough."""
+    numbers, scale = decode(inside(codes, FORMATS["e2m1"]), FORMATS["e2m1"], np.float64), scale_inside(scale)
+    powers = (np.frexp(scale)[0] == 0.5) & (scale >= 2.0**-127)  # noqa: PLR2004
+    require(bool(np.all(powers)), f"QNT-8: {op}: scales must be powers of two, from 2^-127 on")
+    each = np.where(numbers != 0, spread(scale, block, numbers.shape), 0)
+    most = spread(largest_of(tiles(each, target)), target, numbers.shape)
+    apart = np.where(each > 0, most, 0) / np.where(each > 0, each, 1)
+    require(bool(np.all(apart <= SPREAD)), f"QNT-8: {op}: scales in a block are more than 2^14 times apart")
 
 
 def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
@@ -74,38 +103,36 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
             same = bool(np.all((scale == scale[..., :1]) | np.isnan(scale)))
             require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")
     if cfg.accumulate == "exact":
-        sizes = [
-            extent(inside(tensors[f"{o}_codes"], FORMATS[f]), FORMATS[f])
-            for o, f in zip("ab", formats(cfg), strict=True)
-        ]
-        (most_a, step_a, length), (most_b, step_b, _) = sizes
-        within = (
-            min(length, *(w for w in (cfg.promote_every, cfg.a_block[1], cfg.b_block[1]) if w))
-            if cfg.promote_every
-            else length
-        )
-        needed = most_a * most_b * within / (step_a * step_b)
+        formats = (FORMATS[cfg.a_format], FORMATS[cfg.b_format])
+        a, b = (extent(inside(tensors[f"{o}_codes"], f), f) for o, f in zip("ab", formats, strict=True))
+        widths = (cfg.promote_every, cfg.a_block[1], cfg.b_block[1]) if cfg.promote_every else ()
+        needed = a.most * b.most * min((a.length, *widths)) / (a.step * b.step)
         require(needed <= MOST, f"ACC-1: {op}: these exponents need {np.log2(needed):.0f} bits, float64 has 53")
 
 
-def formats(cfg: MoEConfig) -> tuple[str, str]:
-    """The formats of both operands."""
-    return cfg.a_format, cfg.b_format
-
-
-def extent(codes: Codes, fmt: Format) -> tuple[float, float, int]:
+class Extent(NamedTuple):
     """The largest magnitude among numbers, the finest step of their grids, and how long their contraction is."""
+
+    most: float
+    step: float
+    length: int
+
+
+def extent(codes: Codes, fmt: Format) -> Extent:
+    """ACC-1: what a sum of products of these numbers depends on."""
     size = np.abs(decode(codes, fmt, np.float64))
-    there = (size > 0) & np.isfinite(size)
-    if not np.any(there):
-        return 1.0, 1.0, codes.shape[-1]
-    _, exponent = np.frexp(size[there].min())
-    return float(size[there].max()), 2.0 ** (max(int(exponent) - 1, fmt.emin) - fmt.mantissa), codes.shape[-1]
+    there = size[(size > 0) & (size < np.inf)]
+    if not there.shape[0]:
+        return Extent(1.0, 1.0, codes.shape[-1])
+    _, exponent = np.frexp(there.min())
+    return Extent(float(there.max()), 2.0 ** (max(int(exponent) - 1, fmt.emin) - fmt.mantissa), codes.shape[-1])
 
 
 def check_groups(cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """LIN-5, LIN-6: rows name experts, counts fit, and shares of a contraction end where blocks do."""
     experts = cfg.n_routed_experts
+    high = cfg.a_block[0] == 1 or cfg.layout == "k_grouped"
+    require(high, f"LIN-5: a_block must be one row high, not {cfg.a_block[0]}")
     if "group_index" in tensors:
         index = tensors["group_index"]
         require(bool(np.all((index >= -1) & (index < experts))), f"LIN-5: group_index must lie in -1 … {experts - 1}")
@@ -119,13 +146,12 @@ def check_groups(cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
         count, size = tensors["expert_count"], tensors["a_codes"].shape[1]
         require(bool(np.all((count >= 0) & (count <= size))), f"LIN-5: expert_count must lie in 0 … {size}")
     if "expert_size" in tensors:
-        check_shares(cfg, tensors["expert_size"], tensors["c"].shape, tensors["a_codes"].shape[1])
+        check_shares(cfg, tensors["expert_size"], tensors["b_codes"].shape[1] * per_byte("C:b", cfg))
 
 
-def check_shares(cfg: MoEConfig, sizes: Int, shape: tuple[int, ...], length: int) -> None:
-    """LIN-6: every share is a multiple of the blocks' width, and all together are the contraction."""
-    width = max(cfg.a_block[1], cfg.b_block[1])
+def check_shares(cfg: MoEConfig, sizes: Int, length: int) -> None:
+    """LIN-6: every share is a multiple of the blocks' widths, and all together are the contraction."""
+    width = math.lcm(cfg.a_block[1], cfg.b_block[1])
     whole = bool(np.all((sizes >= 0) & (sizes % width == 0)))
     require(whole, f"LIN-6: expert_size must hold multiples of {width}")
     require(int(sizes.sum()) == length, f"LIN-6: expert_size must add up to {length}")
-    require(len(shape) == 3, "LIN-6: c is (E, M, N)")  # noqa: PLR2004

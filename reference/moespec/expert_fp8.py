@@ -64,7 +64,8 @@ def operand(x: Float, scheme: Scheme) -> Operand:
 def values(quantized: Operand) -> Float:
     """QNT-6: what a quantised matrix stands for (R, C)."""
     (numbers, scale), scheme = quantized
-    return numbers * spread(scale, scheme.block, numbers.shape)
+    x: Float = numbers * spread(scale, scheme.block, numbers.shape)
+    return x
 
 
 def by_token(x: Float, codes: Operand, cfg: MoEConfig) -> Operand:

@@ -1,4 +1,4 @@
-"""The config fields of FP8 and FP4, and of the optimiser's moments: neutral values, legal values, agreement (SPEC: CFG)."""
+"""The config fields of FP8 and FP4, and of the optimiser: neutral values, legal values, agreement (SPEC: CFG)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,27 +40,26 @@ FP8_WORDS: dict[str, tuple[str, tuple[str | None, ...]]] = {
 UNITS = ("hopper", "ada", "blackwell")  # kinds of tensor core
 UNIT_FORMATS = ("e4m3", "e5m2")
 BLOCKS = ("block", "a_block", "b_block")
+LIST: tuple[type[Any], ...] = (list,)  # what JSON makes of a block
+PAIR: tuple[type[Any], ...] = (tuple,)
 SHORT = {"format": ("a_format", "b_format"), "block": ("a_block", "b_block")}
 OF_RECIPE = (*SHORT, "a_format", "b_format", "a_block", "b_block", "scale_format")
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     """CFG-18: what a config leaves out: first what its short forms say, then its recipe, then the neutral values."""
-    said = {
-        name: tuple(value) if name in BLOCKS and isinstance(value, list) else value for name, value in given.items()
-    }
+    said = {name: tuple(value) if isinstance(value, LIST) else value for name, value in given.items()}
     for short, both in SHORT.items():
         if short in said:
             said = {**dict.fromkeys(both, said[short]), **said}
-    recipe = RECIPES.get(said.get("recipe", FP8_NEUTRAL["recipe"]))
+    recipe = RECIPES.get(str(said.get("recipe", FP8_NEUTRAL["recipe"])))
     named = {name: getattr(recipe, name) for name in OF_RECIPE} if recipe else {}
     return {**FP8_NEUTRAL, **named, **said}
 
 
-def wrong_block(block: object) -> bool:
-    """CFG-18: a block is two whole numbers of at least 1."""
-    whole = isinstance(block, tuple | list) and all(type(size) is int and size >= 1 for size in block)
-    return not (whole and len(block) == 2)  # type: ignore[arg-type]  # noqa: PLR2004 - rows and columns
+def wrong_block(block: Any) -> bool:  # noqa: ANN401 - whatever a mapping holds
+    """CFG-18: a block is two whole numbers of at least 1, rows and columns."""
+    return not isinstance(block, PAIR) or [type(size) for size in block] != [int, int] or min(block) < 1
 
 
 def misfits(cfg: Mapping[str, Any]) -> str:

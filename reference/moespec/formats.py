@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from moespec.arrays import Float, read_table
+from moespec.arrays import Float, on_host, read_table
 
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 CHUNK = 1 << 15  # numbers that a cache holds with all that is made of them
@@ -53,7 +53,7 @@ class Format(NamedTuple):
         return 1 + self.exponent + self.mantissa
 
     @property
-    def codes(self) -> Any:  # noqa: ANN401 - a NumPy dtype
+    def codes(self) -> type[np.unsignedinteger[Any]]:
         """What holds a code: uint8 or uint16."""
         return np.uint8 if self.bits <= 8 else np.uint16  # noqa: PLR2004 - bits of a byte
 
@@ -74,49 +74,58 @@ def rounded(x: Float, fmt: Format) -> Float:
     _, exponent = np.frexp(x)  # |x| lies in 2^(exponent - 1) … 2^exponent
     step = np.maximum(exponent - 1, fmt.emin) - fmt.mantissa
     nearest = np.ldexp(np.rint(np.ldexp(x, -step)), step)
-    return np.minimum(np.maximum(nearest, -fmt.largest), fmt.largest)
+    within: Float = np.minimum(np.maximum(nearest, -fmt.largest), fmt.largest)
+    return within
 
 
 def encode(x: Float, fmt: Format, overflow: str) -> Codes:
     """Codes of float32 x: FMT-1. Beyond the largest: `saturate`, or `nan`: what the format has there (FMT-4)."""
     source = np.ravel(x)
     codes = np.empty_like(source, dtype=fmt.codes)
+    room = np.empty_like(source, shape=(3, min(CHUNK, source.shape[0])), dtype=np.uint32)
     for start in range(0, source.shape[0], CHUNK):
-        part = slice(start, start + CHUNK)
-        codes[part] = encoded(source[part], fmt, overflow)
+        part = source[start : start + CHUNK]
+        codes[start : start + CHUNK] = encoded(part, fmt, overflow, room[:, : part.shape[0]])
     return codes.reshape(x.shape)
 
 
-def encoded(x: Float, fmt: Format, overflow: str) -> Codes:
-    """One chunk of `encode`: float32 x (n,), whose bits are rounded where the format's mantissa ends."""
-    cut, sign = 23 - fmt.mantissa, 1 << (fmt.bits - 1)
+def encoded(x: Float, fmt: Format, overflow: str, room: Codes) -> Codes:
+    """One chunk of `encode`: float32 x (n,), whose bits are rounded where the format's mantissa ends; `room` is (3, n)."""
+    cut, sign, least = 23 - fmt.mantissa, 1 << (fmt.bits - 1), (127 + fmt.emin) << 23
+    size, code, below = room[0], room[1], room[2]
     bits = x.view(np.uint32)
-    size = bits & 0x7FFFFFFF
+    np.bitwise_and(bits, 0x7FFFFFFF, out=size)
 
-    # FMT-1 for normal numbers: add half of what is cut off, less a little if what stays is even
-    code = size >> cut
+    # FMT-4: as a float32, the number of code c has the bits (c << cut) + ((127 - bias) << 23)
+    largest, above = limits(fmt)
+    bound = ((largest if overflow == "saturate" else above) << cut) + ((127 - fmt.bias) << 23)
+    most = np.maximum.reduce(size)
+    if most > bound:
+        np.minimum(size, bound, out=size)
+
+    # FMT-1, what lies above the least normal number: add half of what is cut off, less a little if what stays is even
+    np.clip(size, np.uint32(0), np.uint32(least), out=below)
+    size -= below
+    np.right_shift(size, cut, out=code)
     code &= 1
     code += size
     code += (1 << (cut - 1)) - 1
     code >>= cut
-    code -= (127 - fmt.bias) << fmt.mantissa
 
-    # for subnormal ones: in float32, numbers from 2^(step + 23) on are multiples of the step
+    # what lies below it is counted in steps: a float32 from 2^(23) steps on is a whole number of them
     origin = np.float32(2.0 ** (fmt.emin - fmt.mantissa + 23))
-    small = (size.view(np.float32) + origin).view(np.uint32)
-    small -= origin.view(np.uint32)
-    np.copyto(code, small, where=size < (127 + fmt.emin) << 23)
+    np.add(below.view(np.float32), origin, out=below.view(np.float32))
+    below -= origin.view(np.uint32)
+    code += below
 
-    # FMT-4: what lies beyond
-    largest, above = limits(fmt)
-    np.minimum(code, largest if overflow == "saturate" else above, out=code)
-    sign_bits = bits >> (32 - fmt.bits)
-    sign_bits &= sign
+    signs = np.right_shift(bits, 32 - fmt.bits, out=below)
+    signs &= sign
     if not fmt.minus_zero:
-        sign_bits *= (code > 0) & (code < sign)
-    code |= sign_bits
-    np.copyto(code, fmt.nan or 0, where=size > 0x7F800000)  # noqa: PLR2004 - infinity's bits
-    return code.astype(fmt.codes)
+        signs *= code > 0
+    code |= signs
+    if most > 0x7F800000:  # noqa: PLR2004 - infinity's bits
+        np.copyto(code, fmt.nan or 0, where=np.isnan(x))
+    return code
 
 
 def limits(fmt: Format) -> tuple[int, int]:
@@ -136,7 +145,7 @@ def numbers(fmt: Format) -> Float:
     field, fraction = (code >> fmt.mantissa) % (1 << fmt.exponent), code % (1 << fmt.mantissa)
     whole = fraction + np.where(field > 0, 1 << fmt.mantissa, 0)
     size = np.ldexp(whole.astype(np.float64), np.maximum(field, 1) - fmt.bias - fmt.mantissa)
-    value = np.where(code < 1 << (fmt.bits - 1), size, -size)
+    value: Float = np.where(code < 1 << (fmt.bits - 1), size, -size)
     if fmt.inf:
         full = field == (1 << fmt.exponent) - 1
         value = np.where(full, np.where(fraction == 0, np.copysign(np.inf, value), np.nan), value)
@@ -159,24 +168,24 @@ def decode(codes: Codes, fmt: Format, dtype: type[np.floating[Any]] = np.float32
     return values.reshape(codes.shape)
 
 
-def outside(codes: Codes, fmt: Format) -> Any:  # noqa: ANN401 - an array of ml_dtypes
+def outside(codes: Any, fmt: Format) -> Any:  # noqa: ANN401 - an array of ml_dtypes
     """FMT-5: how codes look to others: of their ml_dtypes type, E2M1 two to a byte; on a GPU unsigned integers."""
     if fmt.bits == 4:  # noqa: PLR2004
         return pack(codes)
-    return codes.view(fmt.storage) if isinstance(codes, np.ndarray) else codes
+    return codes.view(fmt.storage) if on_host(codes) else codes
 
 
 def inside(codes: Any, fmt: Format) -> Any:  # noqa: ANN401 - an array of ml_dtypes, codes, or numbers of a reading
     """FMT-5 was: outside = codes in their storage. Codes as unsigned integers, one each; numbers stay numbers."""
-    if codes.dtype.kind == "f":
+    if codes.dtype in (np.float32, np.float64):
         return codes
     plain = codes.view(fmt.codes)
     return unpack(plain) if fmt.bits == 4 else plain  # noqa: PLR2004
 
 
-def scale_outside(scale: Float, scale_format: str) -> Any:  # noqa: ANN401 - an array of ml_dtypes, or float32
-    """FMT-6: a power of two 2^k as the byte k + 127, NaN as 255: the upper bits of the float32, which are shifted out."""
-    if scale_format == "float32" or not isinstance(scale, np.ndarray):
+def scale_outside(scale: Any, scale_format: str) -> Any:  # noqa: ANN401 - an array of ml_dtypes, or float32
+    """FMT-6: a power of two 2^k as the byte k + 127, NaN as 255: the exponent field of its float32."""
+    if scale_format == "float32" or not on_host(scale):
         return scale
     return (scale.view(np.uint32) >> 23).astype(np.uint8).view(ml_dtypes.float8_e8m0fnu)
 
@@ -191,7 +200,8 @@ def scale_inside(scale: Any) -> Any:  # noqa: ANN401 - an array of ml_dtypes, or
 
 def pack(codes: Codes) -> Codes:
     """FMT-5: four-bit codes two to a byte along the last axis, the one of even index in the low half."""
-    return codes[..., ::2] | codes[..., 1::2] << 4
+    pairs: Codes = codes[..., ::2] | codes[..., 1::2] << codes.dtype.type(4)
+    return pairs
 
 
 def unpack(packed: Codes) -> Codes:

@@ -1,7 +1,7 @@
 """Block-scaled matrix products: forward, gradient of the input, gradient of the weights, and many experts (SPEC: LIN).
 
-One rule serves all: `matmul` contracts the last axis of both operands, stretch by stretch. A stretch ends where a scale of
-either operand ends, and wherever the accumulator is promoted.
+One rule serves all: `matmul` contracts the last axis of both operands, stretch by stretch. A stretch ends where a
+scale of either operand ends, and wherever the accumulator is promoted.
 """
 
 from collections.abc import Iterator
@@ -11,27 +11,41 @@ import numpy as np
 
 from moespec.accumulate import UNITS, fused
 from moespec.arrays import Float, Int
-from moespec.formats import Codes, Format, decode
+from moespec.formats import Format, decode
 from moespec.quant import Quantized, Scheme, spread
 
 TILE = 128  # rows of b that are decoded at a time
 
 
 class Adding(NamedTuple):
-    """How a GEMM adds: the rule inside a stretch, and after how many products the accumulator is promoted (0: never)."""
+    """How a GEMM adds: the rule inside a stretch, and after how many products it is promoted (0: never)."""
 
     accumulate: str
     promote_every: int
 
 
 class Operand(NamedTuple):
-    """A quantised matrix (R, C) with its scheme. Its codes may also be the numbers they stand for: readings bring those."""
+    """A quantised matrix (R, C), or a stack of them; a reading brings, for codes, the numbers that they stand for."""
 
     matrix: Quantized
     scheme: Scheme
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of its codes."""
+        shape: tuple[int, ...] = self.matrix.codes.shape
+        return shape
 
-def numbers(codes: Codes | Float, fmt: Format, wide: Any) -> Float:  # noqa: ANN401 - a dtype
+
+class Panel(NamedTuple):
+    """Some rows of an operand, decoded, and their scales along the contraction: of each row, or one row for all."""
+
+    numbers: Float  # (R, C)
+    scale: Float  # (n, J)
+    scheme: Scheme
+
+
+def numbers(codes: Any, fmt: Format, wide: Any) -> Float:  # noqa: ANN401 - codes or numbers; a dtype
     """The numbers that codes stand for; numbers stay what they are."""
     return decode(codes, fmt, wide) if codes.dtype.kind == "u" else codes.astype(wide)
 
@@ -43,8 +57,8 @@ def transposed(operand: Operand) -> Operand:
 
 
 def stretches(size: int, widths: list[int]) -> Iterator[slice]:
-    """LIN-1: parts of a contraction of `size`: as wide as the narrowest of `widths`, 0 being none."""
-    width = min((w for w in widths if w), default=size)
+    """LIN-1: parts of a contraction of `size`, as wide as the narrowest of `widths`."""
+    width = min(widths)
     yield from (slice(start, min(start + width, size)) for start in range(0, size, width))
 
 
@@ -52,49 +66,50 @@ def matmul(
     a: Operand,  # (M, C)
     b: Operand,  # (N, C)
     how: Adding,
-    c: Float | None = None,  # (M, N)
+    c: Float | None = None,
 ) -> Float:
-    """LIN-1: a @ b.T (M, N) in float32, TILE columns at a time; c is what the accumulator holds before."""
+    """LIN-1: a @ b.T (M, N) in float32, TILE columns at a time; c (M, N) is what the accumulator holds before."""
+    size, rows = a.shape[0], b.shape[0]
+    if 0 in b.shape:  # an empty sum
+        return np.zeros_like(a.matrix.scale, shape=(size, rows)) if c is None else c
     if how.accumulate == "float32":
         return dequantized_matmul(a, b, c)
     wide = np.float64 if how.accumulate == "exact" else np.float32
-    left = numbers(a.matrix.codes, a.scheme.fmt, wide)  # (M, C)
-    rows = b.matrix.codes.shape[0]
+    left = panel(a, slice(0, size), wide)
     columns = list[Float]()
     for n in range(0, rows, TILE):
         part = slice(n, min(n + TILE, rows))
-        right = numbers(b.matrix.codes[part], b.scheme.fmt, wide)  # (n, C)
-        scale = row_scales(b, part)
-        columns.append(tile((left, a), (right, b, scale), how, None if c is None else c[:, part]))
+        columns.append(tile(left, panel(b, part, wide), how, None if c is None else c[:, part]))
     return np.concatenate(columns, axis=1)
 
 
-def row_scales(operand: Operand, rows: slice) -> Float:
-    """The scales of some rows along the contraction: (rows, J), or (1, J) where one block holds them all."""
-    height, scale = operand.scheme.block[0], operand.matrix.scale
+def panel(operand: Operand, rows: slice, wide: Any) -> Panel:  # noqa: ANN401 - a dtype
+    """Some rows of an operand, decoded; one row of scales where one row of blocks holds them all."""
+    (codes, scale), scheme = operand
+    height = scheme.block[0]
     if rows.start // height == (rows.stop - 1) // height:
-        return scale[rows.start // height][None, :]
-    return np.repeat(scale, height, axis=0)[rows]
+        scale = scale[rows.start // height][None, :]  # (1, J)
+    else:
+        scale = np.repeat(scale, height, axis=0)[rows]  # (R, J)
+    return Panel(numbers(codes[rows], scheme.fmt, wide), scale, scheme)
 
 
 def tile(
-    left: tuple[Float, Operand],  # (M, C)
-    right: tuple[Float, Operand, Float],  # (N, C), and scales (N or 1, J)
+    a: Panel,
+    b: Panel,
     how: Adding,
-    c: Float | None,  # (M, N)
+    c: Float | None,
 ) -> Float:
     """LIN-1, LIN-2: some columns of the product (M, N): each stretch times its scales, added in order of C."""
-    (x, a), (w, b, w_scale) = left, right
-    x_scale = np.repeat(a.matrix.scale, a.scheme.block[0], axis=0)[: x.shape[0]]  # (M, J)
     formats = (a.scheme.fmt, b.scheme.fmt)
     if not how.promote_every:
         # LIN-3: one accumulator through the whole of C, which starts at c; the scales are the same all along
-        return inner(x, w, c, formats, how) * (x_scale[:, :1] * w_scale[None, :, 0])
+        return inner(a.numbers, b.numbers, c, formats, how) * (a.scale[:, :1] * b.scale[None, :, 0])
     a_width, b_width = a.scheme.block[1], b.scheme.block[1]
     total = c
-    for k in stretches(x.shape[1], [a_width, b_width, how.promote_every]):
-        scale = x_scale[:, k.start // a_width, None] * w_scale[None, :, k.start // b_width]
-        term = inner(x[:, k], w[:, k], None, formats, how) * scale  # (M, N)
+    for k in stretches(a.numbers.shape[1], [a_width, b_width, how.promote_every]):
+        scale = a.scale[:, k.start // a_width, None] * b.scale[None, :, k.start // b_width]
+        term = inner(a.numbers[:, k], b.numbers[:, k], None, formats, how) * scale  # (M, N)
         total = term if total is None else total + term  # (M, N)
     assert total is not None
     return total
@@ -103,13 +118,13 @@ def tile(
 def inner(
     x: Float,  # (M, C)
     w: Float,  # (N, C)
-    c: Float | None,  # (M, N)
+    c: Float | None,
     formats: tuple[Format, Format],
     how: Adding,
 ) -> Float:
     """ACC-1 … ACC-4: one stretch x @ w.T (M, N), by the accumulator's rule, in float32."""
     if how.accumulate in UNITS:
-        start = np.zeros_like(x, shape=(x.shape[0], w.shape[0])) if c is None else c
+        start = np.zeros_like(x, shape=(x.shape[0], w.shape[0])) if c is None else c  # (M, N)
         return fused(x, w, start, formats, UNITS[how.accumulate])
     product = x @ w.T  # (M, N)
     return (product if c is None else product + c).astype(np.float32)
@@ -118,11 +133,11 @@ def inner(
 def dequantized_matmul(
     a: Operand,  # (M, C)
     b: Operand,  # (N, C)
-    c: Float | None,  # (M, N)
+    c: Float | None,
 ) -> Float:
     """ACC-2: the dequantised matrices' product (M, N), in float32 and in any order."""
     x, w = (
-        numbers(o.matrix.codes, o.scheme.fmt, np.float32) * spread(o.matrix.scale, o.scheme.block, o.matrix.codes.shape)
+        numbers(o.matrix.codes, o.scheme.fmt, np.float32) * spread(o.matrix.scale, o.scheme.block, o.shape)
         for o in (a, b)
     )
     y = x @ w.T  # (M, N)
@@ -146,13 +161,21 @@ def grouped(
     how: Adding,
 ) -> Float:
     """LIN-5: each row by its expert's matrix (M, N); zeros where group_index is -1."""
-    experts, width = b.matrix.codes.shape[:2]
+    experts, width = b.shape[:2]
     y = np.zeros_like(a.matrix.scale, shape=(group_index.shape[0], width))  # (M, N)
     for e in range(experts):
         rows = np.flatnonzero(group_index == e)  # (n,)
         if rows.shape[0]:
             y[rows] = matmul(rows_of(a, rows), expert_of(b, e), how)  # (n, N)
     return y
+
+
+def columns_of(operand: Operand, start: int, size: int) -> Operand:
+    """Some columns of a matrix, which begin and end where blocks do."""
+    (codes, scale), scheme = operand
+    width = scheme.block[1]
+    part = Quantized(codes[:, start : start + size], scale[:, start // width : (start + size) // width])
+    return Operand(part, scheme)
 
 
 def k_grouped(
@@ -166,12 +189,7 @@ def k_grouped(
     d = c.copy()  # (E, M, N)
     start = 0
     for e, size in enumerate(sizes):
-        part, blocks = (
-            slice(start, start + size),
-            slice(start // a.scheme.block[1], (start + size) // a.scheme.block[1]),
-        )
         if size:
-            x, w = (Operand(Quantized(o.matrix.codes[:, part], o.matrix.scale[:, blocks]), o.scheme) for o in (a, b))
-            d[e] = matmul(x, w, how, c[e])  # (M, N)
+            d[e] = matmul(columns_of(a, start, size), columns_of(b, start, size), how, c[e])  # (M, N)
         start += size
     return d

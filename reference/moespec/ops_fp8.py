@@ -10,7 +10,7 @@ from moespec.config import MoEConfig
 from moespec.formats import FORMATS, encode, inside, outside, scale_inside, scale_outside
 from moespec.linear import Adding, Operand, grouped, k_grouped, matmul, rows_of
 from moespec.linear import expert_of as matrix_of
-from moespec.optim import adamw
+from moespec.optim import Trained, adamw
 from moespec.quant import Quantized, Scheme, dequantize, lift, quantize, requantize
 
 Tensors = dict[str, Any]
@@ -119,10 +119,11 @@ def index_of(expert_end: Int, a: Operand, cfg: MoEConfig) -> Int:
     return index
 
 
-def adamw_op(cfg: MoEConfig, *, step: Int, **given: Float) -> Tensors:
+def adamw_op(  # noqa: PLR0913 - the op's tensors
+    cfg: MoEConfig, *, param: Float, exp_avg: Float, exp_avg_sq: Float, grad: Float, step: Int
+) -> Tensors:
     """One step of AdamW: param, exp_avg, exp_avg_sq (M, C)."""
-    names = ("param", "exp_avg", "exp_avg_sq")
-    return dict(zip(names, adamw(**given, step=int(step), cfg=cfg), strict=True))
+    return adamw(Trained(param, exp_avg, exp_avg_sq), grad, int(step), cfg)._asdict()
 
 
 FP8_OPS: dict[str, Callable[..., Tensors]] = {

@@ -13,7 +13,7 @@ from moespec.moe import MoEWeights
 from moespec.moe_fp8 import Fp8Weights, layer_backward, layer_forward
 from moespec.ops_fp8 import entered
 from moespec.ops_routing import chance, routed_backward_by, routed_by, split
-from moespec.quant import Quantized, Scheme, lift
+from moespec.quant import LIFTED, Quantized, Scheme, lift
 
 Tensors = dict[str, Any]
 
@@ -39,7 +39,7 @@ def matrix(cfg: MoEConfig, given: Tensors, name: str) -> Operand:
 
 def lifted(stored: Quantized, scheme: Scheme) -> Operand:
     """MFP-8: E2M1 as E4M3 in blocks of 128x128, matrix by matrix."""
-    target = scheme._replace(format="e4m3", block=(128, 128))
+    target = scheme._replace(format="e4m3", block=LIFTED)
     if stored.codes.ndim == 2:  # noqa: PLR2004 - the shared experts' one matrix
         return Operand(lift(stored, scheme, target), target)
     each = [lift(Quantized(*one), scheme, target) for one in zip(*stored, strict=True)]

@@ -41,7 +41,7 @@ def routed_backward_by(
     **routing: Any,  # noqa: ANN401 - arrays
 ) -> Tensors:
     """Gradients of the router's x and tensors. MOE-10 was: sent = drop_forward(gate(x))."""
-    back = {"dtopk_weight": dtopk_weight}
+    back: Tensors = {"dtopk_weight": dtopk_weight}
     if dropped is not None:
         back = dict(zip(THROUGH, drop_backward(dtopk_weight, dropped), strict=True))
     return gate_backward(cfg, **back, **routing)

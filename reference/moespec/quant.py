@@ -4,15 +4,16 @@ A block's numbers are divided by its scale so that the largest of them is near t
 stored is codes and the scale, which is the multiplier that brings the numbers back. Everything here is float32.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from moespec.arrays import Float
-from moespec.formats import FORMATS, Codes, Format, decode, encode, rounded
+from moespec.formats import FORMATS, Format, decode, encode, rounded
 from moespec.recipes import RECIPES, Recipe
 
 Block = tuple[int, int]
+LIFTED = (128, 128)  # MFP-8: blocks of what was E2M1
 BAND = 32  # rows that are quantised at a time: what a cache holds, for the usual widths
 
 
@@ -37,9 +38,12 @@ class Scheme(NamedTuple):
 
 
 class Quantized(NamedTuple):
-    """A matrix (M, N) in blocks: codes, and the scale of each block (ceil(M / bm), ceil(N / bn)), float32."""
+    """A matrix (M, N) in blocks, or a stack of them: codes, and each block's scale (ceil(M / bm), ceil(N / bn)).
 
-    codes: Codes
+    Scales are float32. Where no code is stored, the numbers that codes would stand for are there in their place.
+    """
+
+    codes: Any
     scale: Float
 
 
@@ -61,7 +65,8 @@ def largest_of(
     tiled: Float,  # (I, bm, J, bn)
 ) -> Float:
     """QNT-2: the largest magnitude of each block (I, J); NaN if it holds one."""
-    return np.maximum.reduce(np.maximum.reduce(np.abs(tiled), axis=3), axis=1)
+    largest: Float = np.maximum.reduce(np.maximum.reduce(np.abs(tiled), axis=3), axis=1)
+    return largest
 
 
 def scales(
@@ -90,10 +95,10 @@ def power_of_two(
     """QNT-3: the least 2^k with amax <= 2^k * top (I, J), without a division or a logarithm; k is -127 or more."""
     part, exponent = np.frexp(amax)  # amax = part * 2^exponent, and part lies in 1/2 … 1
     top_part, top_exponent = np.frexp(scheme.fmt.largest)
-    low = np.ldexp(np.float32(1), np.maximum(exponent - top_exponent, -127))
+    low: Float = np.ldexp(np.float32(1), np.maximum(exponent - top_exponent, -127))  # (I, J)
     if scheme.rule.scale_of == "floor":
         return low  # OCP: the powers of two at or below amax and top
-    high = np.ldexp(np.float32(1), np.maximum(exponent - top_exponent + 1, -127))
+    high = np.ldexp(np.float32(1), np.maximum(exponent - top_exponent + 1, -127))  # (I, J)
     return np.where(part > top_part, high, low)
 
 
@@ -181,11 +186,12 @@ def lift(
 ) -> Quantized:
     """QNT-8: E2M1 in small blocks as E4M3 in larger ones, without loss: only exponents change.
 
-    A block's scale is the largest of its parts' scales over 2^6 (6 * 2^6 = 384 is in E4M3). Parts of zeros do not count.
+    A block's scale is the largest of its parts' over 2^6 (6 * 2^6 = 384 is in E4M3), and 2^-127 or more. Parts of zeros
+    do not count.
     """
     numbers = decode(quantized.codes, scheme.fmt)  # (M, N)
     each = np.where(numbers != 0, spread(quantized.scale, scheme.block, numbers.shape), 0)  # (M, N)
     largest = largest_of(tiles(each, target.block))  # (I, J)
-    scale = np.where(largest > 0, largest, np.float32(2.0**-121)) / 64
-    numbers = numbers * (each / spread(scale, target.block, numbers.shape))
+    scale = np.maximum(largest, np.float32(2.0**-121)) / 64  # (I, J)
+    numbers = numbers * (each / spread(scale, target.block, numbers.shape))  # (M, N)
     return Quantized(encode(numbers, target.fmt, target.overflow), scale)

@@ -23,8 +23,16 @@ class Recipe(NamedTuple):
     scale_format: str = "float32"
 
 
-MX = {"block": (1, 32), "a_block": (1, 32), "b_block": (1, 32), "scale_format": "ue8m0"}
 SMALLEST = 2.0**-149  # of float32: only a block of zeros is raised to it
+MX = Recipe(
+    floor=SMALLEST,
+    floor_fp4=SMALLEST,
+    wgrad_from="values",
+    block=(1, 32),
+    a_block=(1, 32),
+    b_block=(1, 32),
+    scale_format="ue8m0",
+)
 RECIPES = {
     "deepseek-v3": Recipe(dispatch_scale="ue8m0"),
     "deepseek-v3.1": Recipe(scale_format="ue8m0"),
@@ -41,7 +49,7 @@ RECIPES = {
         scale_format="ue8m0",
     ),
     "torchao": Recipe(floor=1e-12, floor_fp4=1e-12, scale_of="inverse", apply="inverse", wgrad_from="values"),
-    "mx-floor": Recipe(floor=SMALLEST, floor_fp4=SMALLEST, scale_of="floor", wgrad_from="values", **MX),  # type: ignore[arg-type]
-    "mx-rceil": Recipe(floor=SMALLEST, floor_fp4=SMALLEST, wgrad_from="values", **MX),  # type: ignore[arg-type]
+    "mx-floor": MX._replace(scale_of="floor"),
+    "mx-rceil": MX,
     "deepseek-v4-fp4": Recipe(format="e2m1", block=(1, 32), b_format="e2m1", b_block=(1, 32), scale_format="ue8m0"),
 }

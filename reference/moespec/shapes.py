@@ -12,8 +12,8 @@ def per_byte(token: str, cfg: MoEConfig) -> int:
 
 def blocks(token: str, size: int, cfg: MoEConfig) -> int:
     """`M/a0`: how many blocks a side of this size has, a ragged one counted."""
-    operand, axis = token.partition("/")[2]
-    width = {"a": cfg.a_block, "b": cfg.b_block, "q": cfg.block}[operand][int(axis)]
+    side = token.partition("/")[2]  # a0 … q1
+    width = {"a": cfg.a_block, "b": cfg.b_block, "q": cfg.block}[side[0]][int(side[1])]
     return -(-size // width)
 
 

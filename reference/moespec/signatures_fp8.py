@@ -1,7 +1,8 @@
 """The tensors of the ops of FP8 and of the optimiser: (name, letters, holds, when), as in signatures.py.
 
-M and N are rows of two matrices, C their contraction. `C:a` holds codes of the config's a_format, two to a byte for E2M1
-(FMT-5); `M/a0` are blocks along M of the height a_block[0], a ragged one counted; likewise b, and q for `format`, `block`.
+M and N are rows of two matrices, C their contraction. `C:a` holds codes of the config's a_format, two to a byte for
+E2M1 (FMT-5); `M/a0` are blocks along M of the height a_block[0], a ragged one counted; likewise b, and q for `format`
+and `block`.
 """
 
 Row = tuple[str, ...]
