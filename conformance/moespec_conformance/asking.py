@@ -11,6 +11,7 @@ from moespec.signatures import OPS
 from moespec_conformance.protocol import Array, NotSupported, Tensors, by_name, to_numpy
 
 CORE = ("always", "gated", "shared", "shared_gated")  # no method can do without these
+UNSIGNED = ("topk_weight", "exp_avg_sq")  # numbers that are not negative
 VARIABLE = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
 
 
@@ -106,7 +107,7 @@ def ask_again(adapter: Any, question: Question) -> Reply:  # noqa: ANN401 - any 
     poison(question.inputs, kept)
     experts = int(question.config["n_routed_experts"])
     others = {name: other(name, tensor, experts) for name, tensor in question.inputs.items()}
-    with suppress(NotSupported):  # other ids may be more than it offers
+    with suppress(NotSupported, ValueError):  # others may be more than it offers, or than an op takes
         call(adapter, question._replace(inputs=others), copies(others))
     for name, out in first.outputs.items():
         if out.tobytes() != kept[name].tobytes():
@@ -130,15 +131,16 @@ def other(name: str, tensor: Array, experts: int) -> Array:
     if name in ("row_token", "row_slot") or not tensor.ndim or not len(tensor):
         return tensor
     moved = np.roll(tensor, 1, axis=0)
-    return moved if name == "topk_weight" or tensor.dtype.kind in "iub" else -moved  # weights are not negative
+    bits = name.endswith(("codes", "scale")) or tensor.dtype.kind in "iub"
+    return moved if bits or name in UNSIGNED else -moved
 
 
 def poison(*tensors: Tensors) -> None:
     """Leave NaN in memory that the next allocations of these sizes will get."""
-    blocks = [
-        np.full(t.shape, np.nan, t.dtype) for group in tensors for t in group.values() if t.dtype.kind not in "iu"
-    ]
+    given = [t for group in tensors for t in group.values()]
+    blocks = [np.full(t.shape, np.nan, t.dtype) for t in given if t.dtype.kind not in "iu"]
     blocks += [np.full(b.shape, np.nan, np.float32) for b in blocks]
+    blocks += [np.full(t.shape, np.iinfo(t.dtype).max, t.dtype) for t in given if t.dtype.kind == "u"]
     del blocks
 
 

@@ -2,6 +2,7 @@
 
 The answer is the reference's own lines, read by `Bounded` (and by `Spread`, when the case asks for it) on the
 case's inputs. `portable=True` reads them by `Portable` arrays inside: the same bits on every machine, for golden.
+Of the ops of FP8 only sums have bounds. Codes, and what a case wants bit for bit, are the reference's plain answer.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from moespec.formats import decode, inside, scale_inside
 from moespec.ops import RUN
-from moespec.signatures import OPS
+from moespec.ops_fp8 import FP8_OPS
+from moespec.ops_moe_fp8 import MOE_FP8_OPS
+from moespec.signatures import OPS, expected
+from moespec_conformance.judge.stored import format_in, format_out
 from moespec_conformance.protocol import Array, Case, Tensors
 from moespec_conformance.readings.bounded import STORE, Bounded, rounded
 from moespec_conformance.readings.portable import Portable, plain
@@ -21,6 +26,8 @@ from moespec_conformance.readings.spread import Spread
 # GATE-1: never computed in less than float32
 TRAINED = {"weight", "gate_weight", "noise_weight", "group_weight"}
 ROUTER = {t.name for op in OPS.values() for t in op.inputs if t.holds == "router"} | TRAINED
+BOUNDED = ("matmul_fp8", "grouped_matmul_fp8", "adamw", *MOE_FP8_OPS)  # of FP8's ops those with near clauses of sums
+SUMS = ("float32", "promoted")  # ACC: rules inside which the order is free
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,42 @@ class Answer:
     variances: Tensors
 
 
+def is_fp8(op: str) -> bool:
+    """Whether an op is one of sections 18 to 22."""
+    return op in FP8_OPS or op in MOE_FP8_OPS
+
+
+def is_plain(case: Case) -> bool:
+    """Whether the answer is the reference's in float32, without bounds: blocks, and what is wanted bit for bit."""
+    blocks = is_fp8(case.op) and case.op not in BOUNDED
+    return blocks or (is_fp8(case.op) and (case.kind == "exact" or case.cfg.accumulate not in SUMS))
+
+
 def read(case: Case, lift: Callable[[str, Array], Any], topk_idx: Array | None = None) -> dict[str, Any]:
     """Run the reference's op on the case's inputs as `lift(name, array)` makes them, perhaps with other ids."""
     inputs = {**case.inputs, **({} if topk_idx is None else {"topk_idx": topk_idx})}
-    lifted = {name: array if array.dtype.kind in "iub" else lift(name, array) for name, array in inputs.items()}
+    holds = {name: tensor.holds for name, tensor in expected(OPS[case.op].inputs, case.cfg).items()}
+    lifted: dict[str, Any] = {}
+    for name, array in inputs.items():
+        if holds[name] in ("codes", "scale"):
+            lifted[name] = lifted_codes(case, name, array, lift)
+        else:
+            lifted[name] = array if array.dtype.kind in "iub" else lift(name, array)
     with np.errstate(all="ignore"):
         return RUN[case.op](case.cfg, **lifted)
+
+
+def lifted_codes(case: Case, name: str, array: Array, lift: Callable[[str, Array], Any]) -> Any:  # noqa: ANN401 - a reading
+    """Codes as the exact numbers they stand for, and scales.
+
+    A layer's weights stay codes, which meet numbers only in products; in E2M1 their scales stay too, all powers of
+    two, since what is lifted to E4M3 (MFP-8) are codes.
+    """
+    weight = case.op in MOE_FP8_OPS
+    if name.endswith("scale"):
+        return array if weight and case.cfg.b_format == "e2m1" else lift(name, scale_inside(array))
+    fmt = format_in(case, name)
+    return array if weight else lift(name, decode(inside(array, fmt), fmt))
 
 
 def bounded(case: Case, topk_idx: Array | None = None, *, portable: bool = False) -> dict[str, Any]:
@@ -70,7 +107,19 @@ def _answer(case: Case, portable: bool) -> Answer:  # noqa: FBT001 - a cache key
     return _compute(case, None, portable=portable)
 
 
+def plain_answer(case: Case, topk_idx: Array | None) -> Answer:
+    """The reference's own answer in float32: codes as unsigned integers, one each, and scales as float32."""
+    given = {**case.inputs, **({} if topk_idx is None else {"topk_idx": topk_idx})}
+    with np.errstate(all="ignore"):
+        out = RUN[case.op](case.cfg, **given)
+    readable = {"codes": lambda codes: inside(codes, format_out(case)), "scale": scale_inside}
+    values = {name: readable.get(name, np.asarray)(array) for name, array in out.items()}
+    return Answer(values, {}, {})
+
+
 def _compute(case: Case, topk_idx: Array | None, *, portable: bool) -> Answer:
+    if is_plain(case):
+        return plain_answer(case, topk_idx)
     out = bounded(case, topk_idx, portable=portable)
     values = {name: plain(a.v) if isinstance(a, Bounded) else a for name, a in out.items()}
     bounds = {name: plain(a.e) for name, a in out.items() if isinstance(a, Bounded)}

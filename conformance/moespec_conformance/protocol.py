@@ -1,5 +1,6 @@
 """What passes between the suite and an implementation: cases, adapters, results."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -112,11 +113,14 @@ def by_name(outputs: object) -> TypeGuard[dict[str, Any]]:
 
 
 def to_numpy(array: Any) -> Array:  # noqa: ANN401 - any array library's
-    """Any array as NumPy's, on the host: torch (detached, bfloat16 by its bits), DLPack, or `__array__`."""
+    """Any array as NumPy's, on the host: torch (detached, small floats by their bits), DLPack, or `__array__`."""
     if hasattr(array, "detach"):
         array = array.detach().cpu()
-        if str(array.dtype) == "torch.bfloat16":
+        name = str(array.dtype).removeprefix("torch.")
+        if name == "bfloat16":
             return np.asarray(array.float().numpy()).astype(BFLOAT16)  # exact: float32 holds every bfloat16
+        if name.startswith("float8"):
+            return np.asarray(array.view(sys.modules["torch"].uint8).numpy()).view(getattr(ml_dtypes, name))
         return np.asarray(array.numpy())
     if hasattr(array, "get") and hasattr(array, "device"):
         return np.asarray(array.get())  # CuPy copies to the host only on request

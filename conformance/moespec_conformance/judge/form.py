@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from moespec.shapes import misfit, per_byte
 from moespec.signatures import OPS, Tensor, expected, optional, sizes
+from moespec_conformance.judge.stored import Unreadable, empty_places, read_codes, read_scale
+from moespec_conformance.oracle import answer, is_fp8
 from moespec_conformance.protocol import BFLOAT16, Array, Case, Tensors, by_name, to_numpy
 
 WIDTH = {BFLOAT16: 1, np.dtype(np.float32): 2, np.dtype(np.float64): 3}
@@ -31,10 +34,12 @@ def outputs_of(case: Case, given: Any) -> Tensors:  # noqa: ANN401 - whatever an
                 raise Malformed("shape", name, f"{name} is missing")
             continue
         outputs[name] = to_numpy(given[name])
-        check_shape(tensor, outputs[name], letters)
+        check_shape(case, tensor, outputs[name], letters)
         if name == "rows" and "masked" in tensor.when:
-            outputs[name] = blank(outputs["row_token"], outputs[name])
-        check_dtype(case, tensor, outputs[name])
+            outputs[name] = blank(outputs["row_token"] < 0, outputs[name])
+        if case.op == "grouped_matmul_fp8":
+            outputs[name] = blank(empty_places(case), outputs[name])
+        outputs[name] = checked(case, tensor, outputs[name])
     if "topk_idx" not in outputs and "topk_idx" not in case.inputs:
         outputs.pop("topk_weight", None)  # whose weights they are, nobody knows
     return defined(case, outputs)
@@ -44,9 +49,11 @@ def letters_of(case: Case) -> dict[str, int]:
     """The sizes that the config and the inputs fix; a gate that chooses has K slots, but if experts choose (ROU-5)."""
     chooses = "topk_idx" not in case.inputs and case.cfg.router != "expert_choice"
     letters = {"W": case.cfg.num_experts_per_tok} if chooses else {}
-    for tensor in OPS[case.op].inputs:
+    for tensor in expected(OPS[case.op].inputs, case.cfg).values():
         if tensor.name in case.inputs:
-            letters |= zip(tensor.dims, case.inputs[tensor.name].shape, strict=True)
+            for token, size in zip(tensor.dims, case.inputs[tensor.name].shape, strict=True):
+                if "/" not in token:
+                    letters[token.split(":")[0]] = size * per_byte(token, case.cfg)
     return {**letters, **sizes(case.cfg)}
 
 
@@ -86,21 +93,29 @@ def unboxed(case: Case, outputs: Tensors) -> Tensors:
     return {name: out if name == "expert_count" else out[full] for name, out in outputs.items()}
 
 
-def blank(row_token: Array, rows: Array) -> Array:
-    """DSP-7: what lies behind an expert's rows may be anything, NaN as well."""
+def blank(empty: Array, rows: Array) -> Array:
+    """DSP-7, LIN-5: what lies at places that are nobody's may be anything, NaN as well."""
     rows = rows.copy()
-    rows[row_token < 0] = 0
+    rows[empty] = 0
     return rows
 
 
-def check_shape(tensor: Tensor, array: Array, letters: dict[str, int]) -> None:
+def check_shape(case: Case, tensor: Tensor, array: Array, letters: dict[str, int]) -> None:
     """Section 3 of SPEC.md; letters that neither config nor inputs fix bind at first sight."""
-    says = f"{tensor.name} has shape {array.shape}, not ({', '.join(tensor.dims)})"
-    if array.ndim != len(tensor.dims):
-        raise Malformed("shape", tensor.name, says)
-    for letter, size in zip(tensor.dims, array.shape, strict=True):
-        if letters.setdefault(letter, size) != size:
-            raise Malformed("shape", tensor.name, f"{says} with {letter} = {letters[letter]}")
+    wrong = misfit(tensor.dims, array.shape, letters, case.cfg)
+    if wrong:
+        raise Malformed("shape", tensor.name, f"{tensor.name} has shape {array.shape}, {wrong}")
+
+
+def checked(case: Case, tensor: Tensor, array: Array) -> Array:
+    """The array, if it holds what it should; codes one each and without their dtype, scales as float32."""
+    if tensor.holds not in ("codes", "scale"):
+        check_dtype(case, tensor, array)
+        return array
+    try:
+        return read_codes(case, tensor, array) if tensor.holds == "codes" else read_scale(tensor, array)
+    except Unreadable as wrong:
+        raise Malformed("dtype", tensor.name, str(wrong)) from None
 
 
 def check_dtype(case: Case, tensor: Tensor, array: Array) -> None:
@@ -113,6 +128,8 @@ def check_dtype(case: Case, tensor: Tensor, array: Array) -> None:
     if WIDTH.get(array.dtype, 0) < (1 if least == "bfloat16" else 2):
         raise Malformed("dtype", tensor.name, f"{tensor.name} is {array.dtype}, not {least} or wider")
     bad = ~np.isfinite(array.astype(np.float64))
+    if bad.any() and is_fp8(case.op):
+        bad &= np.isfinite(answer(case).values[tensor.name])  # what should be infinite, or NaN, is compared
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         says = f"{tensor.name}{list(where)} is {array[where]}; {bad.sum()} of {bad.size} not finite"

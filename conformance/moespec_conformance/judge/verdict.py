@@ -7,8 +7,9 @@ import numpy as np
 
 from moespec.config import MoEConfig
 from moespec.ops_router import ROUTERS, router_of
-from moespec.signatures import OPS
-from moespec_conformance.judge import near, pattern, selection
+from moespec.signatures import OPS, expected
+from moespec_conformance.judge import blocks, near, pattern, selection
+from moespec_conformance.judge.finding import Finding
 from moespec_conformance.judge.form import defined
 from moespec_conformance.oracle import Answer, answer, choices
 from moespec_conformance.protocol import ARITHMETIC, Array, Case, Tensors
@@ -23,17 +24,10 @@ STAGES = {
     "topk_weight": ("ARR-1", "GATE-1", "GATE-2", "GATE-3", "GATE-6", "GATE-7", "GATE-8", "GATE-9"),
     "routed": ("MOE-2",),
     "shared": ("MOE-1", "MOE-3"),
+    "scale": ("QNT-1", "QNT-2", "QNT-3", "QNT-5", "QNT-7", "QNT-8"),
+    "codes": ("FMT-1", "FMT-2", "FMT-3", "FMT-4", "FMT-5", "QNT-4", "QNT-5", "QNT-7", "QNT-8", "QNT-9"),
 }
 AXES = {"T": "tokens", "N": "rows", "E": "experts", "F": "rows", "H": "rows", "SF": "rows", "G": "groups", "M": "rows"}
-
-
-class Finding(NamedTuple):
-    """What one output showed."""
-
-    status: str
-    kind: str
-    ratio: float | None
-    message: str = ""
 
 
 def examine(case: Case, outputs: Tensors) -> tuple[Finding, str | None]:
@@ -45,6 +39,8 @@ def examine(case: Case, outputs: Tensors) -> tuple[Finding, str | None]:
             found = chosen(case, right, got)
             if found.status == "pass" and not np.array_equal(got, right.values["topk_idx"]):
                 right = answer(case, got.astype(np.int64))  # the rest is judged given its own routing
+        elif name in ("codes", "scale"):
+            found = blocks.compare(case, right, outputs, name)
         else:
             found = compare(case, right, name, got)
         if found.status == "fail":
@@ -69,13 +65,22 @@ class Compared(NamedTuple):
 def compare(case: Case, right: Answer, name: str, got: Array) -> Finding:
     """One output against its answer, by the kind of the case."""
     want = right.values[name]
-    if got.dtype.kind in "iu" or case.kind == "exact":
+    if got.dtype.kind in "iu" or case.kind == "exact" or name not in right.bounds:
         want = want if got.dtype.kind in "iu" else nearest(case, name, want)
         return same(Compared(case, name, got, want, np.zeros(want.shape)))
-    found = within(Compared(case, name, got, want, right.bounds[name]))
+    found = within(agreed(Compared(case, name, got, want, right.bounds[name])))
     if found.status != "pass" or name not in right.variances:
         return found
     return usual(name, near.spread(got, want, right.variances[name]), found)
+
+
+def agreed(c: Compared) -> Compared:
+    """Where NaN or infinity is right and was given, nothing is left to compare."""
+    got, want = c.got.astype(np.float64), c.want.astype(np.float64)
+    right = ~np.isfinite(want) & ((got == want) | (np.isnan(got) & np.isnan(want)))
+    if not right.any():
+        return c
+    return Compared(c.case, c.name, *(np.where(right, 0.0, a) for a in (got, want, c.bound)))
 
 
 def within(c: Compared) -> Finding:
@@ -106,6 +111,7 @@ def same(c: Compared) -> Finding:
     """Bit for bit; a zero's sign is free."""
     if c.got.shape != c.want.shape:
         return Finding("fail", "exact", None, f"{c.name} has shape {c.got.shape}, not {c.want.shape}")
+    c = agreed(c)
     wrong = c.got.astype(np.float64) != c.want.astype(np.float64)
     if not wrong.any():
         return Finding("pass", "exact", None)
@@ -114,7 +120,7 @@ def same(c: Compared) -> Finding:
 
 def off(c: Compared, index: tuple[int, ...], ratio: float | None) -> str:
     """Where and how an output is wrong."""
-    dims = {t.name: t.dims for t in OPS[c.case.op].outputs}[c.name]
+    dims = expected(OPS[c.case.op].outputs, c.case.cfg)[c.name].dims
     far = "" if ratio is None else f", error/bound {ratio:.3g} (bound {c.bound[index]:.3g})"
     place = f"{c.name}{list(index)} is {c.got[index]:.9g}, not {c.want[index]:.9g}{far}"
     return f"{place}; {pattern.describe(AXES.get(''.join(dims[:1]), 'rows'), c.got, c.want, c.bound)}"

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from moespec_conformance.readings.bounded import TINY, Bounded, U, coarsest, fresh, negative, rounded, size, where
-from moespec_conformance.readings.planes import Array
+from moespec_conformance.readings.planes import Array, Planes
 from moespec_conformance.readings.portable import plain
 
 C_EXP = 6.0  # exp within 3 ulp = 6 u: NumPy's SIMD kernel 2.52, CUDA expf 2, SLEEF and glibc 1
@@ -87,6 +87,12 @@ class Side(NDArrayOperatorsMixin):
     def __array__(self, *_: object, **__: object) -> np.ndarray[Any, Any]:
         """For what only asks by value: a mask of rows, an index."""
         return np.asarray(self.holds)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - NumPy's
+        """np.where between numbers, exact ones too: which of them it is may be unsure. Ids are chosen by value."""
+        if func is np.where and any(isinstance(a, Planes) or np.asarray(a).dtype.kind == "f" for a in args[1:]):
+            return either(*args)
+        return func._implementation(*args, **kwargs)  # noqa: SLF001 - as if this class took no part
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Array, **how: Any) -> Any:  # noqa: ANN401 - NumPy's
         """and, or, not, any, all: unsure where one of them is."""

@@ -85,6 +85,14 @@ class Planes(NDArrayOperatorsMixin):
         """Reshape every plane."""
         return self.each(lambda p: p.reshape(*shape))
 
+    def astype(self, _dtype: Any) -> Self:  # noqa: ANN401 - NumPy's
+        """Stay what it is: a reading has its own dtype, and says itself what is rounded."""
+        return self
+
+    def copy(self) -> Self:
+        """Copy every plane."""
+        return self.each(lambda p: p.copy())
+
     def repeat(self, repeats: int, axis: int) -> Self:
         """Repeat along an axis in every plane."""
         return self.each(lambda p: p.repeat(repeats, axis=axis))
@@ -101,6 +109,8 @@ class Planes(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Array, out: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401
         """NEP 13: the reading's rule; `a += b` and `np.matmul(a, b, out=c)` write into what they name."""
+        if method == "reduce" and (ufunc, method) in self.RULES:
+            return self.RULES[ufunc, method](*args, **kwargs)
         rule = self.RULES.get(ufunc)
         if method != "__call__" or rule is None or kwargs:
             raise TypeError(f"{type(self).__name__} has no rule for {ufunc.__name__}.{method}{sorted(kwargs) or ''}")
@@ -143,6 +153,10 @@ def _concatenate(cls: type[Planes], arrays: Sequence[Array], axis: int = 0) -> P
     return first.like([np.concatenate(same, axis=axis) for same in planes])
 
 
+def _repeat(_cls: type[Planes], a: Planes, repeats: int, axis: int) -> Planes:
+    return a.repeat(repeats, axis)
+
+
 def _full_like(cls: type[Planes], a: Planes, fill_value: float, shape: Any = None) -> Planes:  # noqa: ANN401
     return a.like(cls.exact(np.full_like(a.planes[0], fill_value, shape=a.shape if shape is None else shape)))
 
@@ -162,6 +176,7 @@ MOVES: dict[Any, Callable[..., Any]] = {
     np.take_along_axis: _take,
     np.put_along_axis: _put,
     np.concatenate: _concatenate,
+    np.repeat: _repeat,
     np.full_like: _full_like,
     np.zeros_like: _zeros_like,
     np.ones_like: _ones_like,
