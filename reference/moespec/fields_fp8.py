@@ -63,12 +63,14 @@ def wrong_block(block: Any) -> bool:  # noqa: ANN401 - whatever a mapping holds
 
 
 def misfits(cfg: Mapping[str, Any]) -> str:
-    """CFG-19: why these fields do not go together, if so: units of tensor cores, promotion, and widths of blocks."""
+    """CFG-19: why these fields do not go together, if so: units, scales, promotion, and widths of blocks."""
     rule, every = cfg["accumulate"], cfg["promote_every"]
     known = (*UNIT_FORMATS, "e2m1") if rule == "blackwell" else UNIT_FORMATS
     strange = [cfg[name] for name in ("a_format", "b_format") if cfg[name] not in known]
     if rule in UNITS and strange:
         return f"CFG-19: a {rule} unit multiplies {', '.join(known)}, not {strange[0]}"
+    if cfg["recipe"] in {"mx-floor", "mx-rceil"} and cfg["scale_format"] != "ue8m0":
+        return f"CFG-19: the scales of {cfg['recipe']} are ue8m0"
     if rule == "promoted" and not every:
         return "CFG-19: promoted without promote_every"
     widths = [width for width in (every, cfg["a_block"][1], cfg["b_block"][1]) if width]
