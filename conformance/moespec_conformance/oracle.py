@@ -112,9 +112,11 @@ def plain_answer(case: Case, topk_idx: Array | None) -> Answer:
     given = {**case.inputs, **({} if topk_idx is None else {"topk_idx": topk_idx})}
     with np.errstate(all="ignore"):
         out = RUN[case.op](case.cfg, **given)
-    readable = {"codes": lambda codes: inside(codes, format_out(case)), "scale": scale_inside}
-    values = {name: readable.get(name, np.asarray)(array) for name, array in out.items()}
-    return Answer(values, {}, {})
+    if "codes" in out:
+        out["codes"] = inside(out["codes"], format_out(case))
+    if "scale" in out:
+        out["scale"] = scale_inside(out["scale"])
+    return Answer({name: np.asarray(array) for name, array in out.items()}, {}, {})
 
 
 def _compute(case: Case, topk_idx: Array | None, *, portable: bool) -> Answer:

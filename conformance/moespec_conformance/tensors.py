@@ -38,7 +38,7 @@ def write(path: Path, tensors: Tensors) -> None:
         name: TensorSpec(dtype=t.dtype.name, shape=t.shape, data_ptr=t.ctypes.data, data_len=t.nbytes)
         for name, t in held.items()
     }
-    path.write_bytes(bytes(serialize(specs)))  # type: ignore[no-untyped-call]
+    path.write_bytes(bytes(serialize(specs)))
 
 
 def read(path: Path) -> Tensors:

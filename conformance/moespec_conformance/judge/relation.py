@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from moespec_conformance.judge.finding import Finding
 from moespec_conformance.judge.form import Malformed, outputs_of
 from moespec_conformance.judge.near import worst
-from moespec_conformance.judge.verdict import Finding
 from moespec_conformance.oracle import answer
 from moespec_conformance.protocol import Case, Tensors, by_name
 

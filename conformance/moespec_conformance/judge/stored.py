@@ -9,7 +9,7 @@ from moespec.signatures import Tensor
 from moespec_conformance.protocol import Array, Case
 
 
-class Unreadable(ValueError):
+class Unreadable(Exception):  # noqa: N818 - a verdict on an answer
     """Codes or scales of another dtype, or with bits that their format has not."""
 
 
@@ -49,9 +49,10 @@ def empty_places(case: Case) -> Array:
     """LIN-5: which rows (M,), or places of a box (E, M), are nobody's."""
     cfg, t = case.cfg, case.inputs
     if cfg.layout == "contiguous":
-        return t["group_index"] < 0
+        return np.asarray(t["group_index"] < 0)
     if cfg.layout == "masked":
-        return np.arange(t["a_codes"].shape[1]) >= t["expert_count"][:, None]
+        places, count = np.arange(t["a_codes"].shape[1]), t["expert_count"][:, None]
+        return np.broadcast_to(places, (len(count), len(places))) >= count
     taken = np.zeros(len(t["a_codes"]), np.bool)
     start = 0
     for end in t["expert_end"].tolist() if cfg.layout == "psum" else ():

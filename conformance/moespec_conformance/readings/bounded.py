@@ -156,9 +156,21 @@ def subtract(a: Bounded, b: Bounded) -> Bounded:
 def multiply(a: Bounded, b: Bounded) -> Bounded:
     """a * b; a factor of whole rows may be applied to the terms of their sums, so their chains go on."""
     e = times(size(a.v) + a.e, b.e) + times(size(b.v), a.e)
-    made = rounded(a.v * b.v, e, coarsest(a, b))
+    made = unrounded(rounded(a.v * b.v, e, coarsest(a, b)), e, a, b)
     if not made.store and a.ndim == b.ndim == 2 and 1 in (a.shape[1], b.shape[1]):  # noqa: PLR2004
         made.planes = (made.v, made.e, a.planes[2] * b.planes[2] + made.e, a.planes[3] + b.planes[3] + 1)
+    return made
+
+
+def unrounded(made: Bounded, e: Array, *by: Bounded) -> Bounded:
+    """A step by exact powers of two alone: no rounding, but where it leaves the range of normal numbers."""
+    if made.store:
+        return made
+    for b in by:
+        error = np.broadcast_to(plain(b.e), made.shape)
+        if b.ndim > 1 and np.all(np.frexp(np.abs(plain(b.v)))[0] == 0.5):  # noqa: PLR2004 - a power of two's mantissa
+            ordinary = (error == 0) & (plain(size(made.v) + e) >= TINY) | (plain(made.v) == 0) & (plain(e) == 0)
+            made.planes = (made.v, where(ordinary, e, made.e), *made.planes[2:])
     return made
 
 
@@ -174,7 +186,7 @@ def divide(a: Bounded, b: Bounded) -> Bounded:
     known = least > 0
     e = where(known, (a.e + size(v) * b.e) / where(known, least, 1.0), np.inf)
     e = where(size(b.v) + b.e >= HUGE, e + size(v), e)  # b may be inf in float32, and the quotient 0
-    return rounded(v, e, coarsest(a, b))
+    return unrounded(rounded(v, e, coarsest(a, b)), e, *(() if a.ndim else (b,)))  # 1 over a power of two
 
 
 def matmul(a: Bounded, b: Bounded) -> Bounded:
