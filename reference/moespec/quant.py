@@ -75,7 +75,8 @@ def scales(
 ) -> tuple[Float, Float]:
     """QNT-2, QNT-3: each block's scale, and what its numbers are divided by (`divides`) or multiplied by: (I, J)."""
     rule, top = scheme.rule, scheme.fmt.largest
-    amax = np.maximum(largest, np.float32(rule.floor_fp4 if scheme.format == "e2m1" else rule.floor))
+    floor = np.float32(rule.floor_fp4 if scheme.format == "e2m1" else rule.floor)
+    amax = np.maximum(np.where(largest < np.inf, largest, 1), floor)  # (I, J)
     if scheme.scale_format == "ue8m0":
         scale = power_of_two(amax, scheme)
         factor = 1 / scale
