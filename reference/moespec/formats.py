@@ -4,18 +4,19 @@ How it works
     A format is a grid. With a sign, x exponent bits and m mantissa bits its numbers are q * 2^(e - m), where q is a
     whole number below 2^(m + 1) and e at least `emin`: from there down the grid gets no finer, and these are the
     subnormals. Rounding asks for the step of the grid at x, 2^(max(floor(log2 |x|), emin) - m), and takes the nearest
-    multiple of it; halfway, the even one (FMT-1). `rounded` is that sentence. Every operation in it is exact but the
+    multiple of it; halfway, the even one (FMT-1). `nearest` is that sentence. Every operation in it is exact but the
     rounding itself, for float32 as for float64, so nothing is rounded twice.
-    A code is the number's bits: sign, exponent with bias, mantissa. Between two neighbours of one sign it grows by 1,
-    through subnormals, normals and carries alike. So `encode` needs no cases for them: it adds half of what will be
-    cut off to a float32's bits and cuts (where the format is subnormal, the float32 adder does the same).
+    A code is the number's bits: sign, exponent with bias, mantissa. So codes of one sign stand in the order of their
+    numbers, and a number's code is its place among them. `encode` reads codes from a table, which the same rule has
+    made. It keeps two bits more of a float32 than the format's mantissa has, and sets the last of them if anything is
+    cut off: they tell less than half, half and more than half apart, and so few bits have few enough patterns.
 What is rounded where
     `encode` takes float32, once. A float64 must not pass through float32 on its way to a format: 1.0625 + 2^-40 would
     become 1.0625 and then 1.0, though 1.125 is nearer (FMT-3). ml_dtypes and torch do just that, so nothing here casts
     by them; their dtypes are only how codes look outside (`storage`).
 What is left out
-    Stochastic rounding. Formats without a sign bit but for UE8M0, which holds scales only and has no rounding of its
-    own: a scale is a power of two by its recipe (QNT-3) before it is written.
+    Stochastic rounding. Formats without a sign, but for UE8M0: it holds scales, and these are powers of two before they
+    are written (QNT-3).
 """
 
 from typing import Any, NamedTuple
@@ -69,63 +70,18 @@ FORMATS = {
 }
 
 
-def rounded(x: Float, fmt: Format) -> Float:
-    """FMT-1, FMT-4: the nearest number of the format, of two the even one; beyond the largest, the largest."""
+def nearest(x: Float, fmt: Format) -> Float:
+    """FMT-1: the nearest number of the format's grid, of two the even one, as if the grid went on for ever."""
     _, exponent = np.frexp(x)  # |x| lies in 2^(exponent - 1) … 2^exponent
     step = np.maximum(exponent - 1, fmt.emin) - fmt.mantissa
-    nearest = np.ldexp(np.rint(np.ldexp(x, -step)), step)
-    within: Float = np.minimum(np.maximum(nearest, -fmt.largest), fmt.largest)
+    on_grid: Float = np.ldexp(np.rint(np.ldexp(x, -step)), step)
+    return on_grid
+
+
+def rounded(x: Float, fmt: Format) -> Float:
+    """FMT-1, FMT-4: the nearest number of the format; beyond the largest, the largest."""
+    within: Float = np.minimum(np.maximum(nearest(x, fmt), -fmt.largest), fmt.largest)
     return within
-
-
-def encode(x: Float, fmt: Format, overflow: str) -> Codes:
-    """Codes of float32 x: FMT-1. Beyond the largest: `saturate`, or `nan`: what the format has there (FMT-4)."""
-    source = np.ravel(x)
-    codes = np.empty_like(source, dtype=fmt.codes)
-    room = np.empty_like(source, shape=(3, min(CHUNK, source.shape[0])), dtype=np.uint32)
-    for start in range(0, source.shape[0], CHUNK):
-        part = source[start : start + CHUNK]
-        codes[start : start + CHUNK] = encoded(part, fmt, overflow, room[:, : part.shape[0]])
-    return codes.reshape(x.shape)
-
-
-def encoded(x: Float, fmt: Format, overflow: str, room: Codes) -> Codes:
-    """One chunk of `encode`: float32 x (n,), whose bits are rounded where the format's mantissa ends; `room` is (3, n)."""
-    cut, sign, least = 23 - fmt.mantissa, 1 << (fmt.bits - 1), (127 + fmt.emin) << 23
-    size, code, below = room[0], room[1], room[2]
-    bits = x.view(np.uint32)
-    np.bitwise_and(bits, 0x7FFFFFFF, out=size)
-
-    # FMT-4: as a float32, the number of code c has the bits (c << cut) + ((127 - bias) << 23)
-    largest, above = limits(fmt)
-    bound = ((largest if overflow == "saturate" else above) << cut) + ((127 - fmt.bias) << 23)
-    most = np.maximum.reduce(size)
-    if most > bound:
-        np.minimum(size, bound, out=size)
-
-    # FMT-1, what lies above the least normal number: add half of what is cut off, less a little if what stays is even
-    np.clip(size, np.uint32(0), np.uint32(least), out=below)
-    size -= below
-    np.right_shift(size, cut, out=code)
-    code &= 1
-    code += size
-    code += (1 << (cut - 1)) - 1
-    code >>= cut
-
-    # what lies below it is counted in steps: a float32 from 2^(23) steps on is a whole number of them
-    origin = np.float32(2.0 ** (fmt.emin - fmt.mantissa + 23))
-    np.add(below.view(np.float32), origin, out=below.view(np.float32))
-    below -= origin.view(np.uint32)
-    code += below
-
-    signs = np.right_shift(bits, 32 - fmt.bits, out=below)
-    signs &= sign
-    if not fmt.minus_zero:
-        signs *= code > 0
-    code |= signs
-    if most > 0x7F800000:  # noqa: PLR2004 - infinity's bits
-        np.copyto(code, fmt.nan or 0, where=np.isnan(x))
-    return code
 
 
 def limits(fmt: Format) -> tuple[int, int]:
@@ -158,14 +114,44 @@ TABLES = {fmt: numbers(fmt) for fmt in FORMATS.values()}
 SCALES = np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.float32(np.nan))  # FMT-6: by byte
 
 
+def rounding(fmt: Format, overflow: str) -> Codes:
+    """FMT-1, FMT-4: the code of each pattern of the bits that are kept of a float32, in order of the patterns."""
+    cut = 23 - (fmt.mantissa + 2)
+    patterns, infinity = np.arange(1 << (31 - cut), dtype=np.uint32), 0x7F800000 >> cut
+    size = (np.minimum(patterns, infinity) << cut).view(np.float32).astype(np.float64)
+    largest, above = limits(fmt)
+    code = np.searchsorted(TABLES[fmt][: largest + 1], nearest(size, fmt))
+    code = np.where(code > largest, above if overflow == "nan" else largest, code)
+    code = np.where(patterns > infinity, fmt.nan or 0, code)  # NaN
+    sign = np.where(fmt.minus_zero | (code > 0), 1 << (fmt.bits - 1), 0)
+    return np.concatenate([code, code | sign]).astype(fmt.codes)
+
+
+ROUNDING = {(fmt, overflow): rounding(fmt, overflow) for fmt in FORMATS.values() for overflow in ("saturate", "nan")}
+
+
+def encode(x: Float, fmt: Format, overflow: str) -> Codes:
+    """Codes of float32 x: FMT-1. Beyond the largest: `saturate`, or `nan`: what the format has there (FMT-4)."""
+    table, cut = np.asarray(ROUNDING[fmt, overflow], like=x), 23 - (fmt.mantissa + 2)
+    source = np.ravel(x)
+    codes = np.empty_like(source, dtype=fmt.codes)
+    for start in range(0, source.shape[0], CHUNK):
+        bits = source[start : start + CHUNK].view(np.uint32)
+        pattern = bits & ((1 << cut) - 1)
+        pattern += (1 << cut) - 1  # carries into the last bit that is kept, unless all that is cut off is 0
+        pattern |= bits
+        pattern >>= cut
+        read_table(table, pattern, codes[start : start + CHUNK])
+    return codes.reshape(x.shape)
+
+
 def decode(codes: Codes, fmt: Format, dtype: type[np.floating[Any]] = np.float32) -> Float:
     """FMT-2: the numbers that codes stand for, exactly, in float32 or wider."""
     table = np.asarray(TABLES[fmt].astype(dtype), like=codes)
     source = np.ravel(codes)
     values = np.empty_like(source, dtype=dtype)
     for start in range(0, source.shape[0], CHUNK):
-        part = slice(start, start + CHUNK)
-        read_table(table, source[part], values[part])
+        read_table(table, source[start : start + CHUNK], values[start : start + CHUNK])
     return values.reshape(codes.shape)
 
 
