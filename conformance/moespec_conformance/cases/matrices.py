@@ -107,13 +107,9 @@ def blocks_apart(draw: Draw, frame: Frame) -> F32:
 def ends_of_scales(draw: Draw, frame: Frame) -> F32:
     """amax is the format's largest number times 2**k, and what stands beside that: up to nine places above."""
     places = (0, 1, -1, 2, -2, 3, 4, 5, 6, 7, 8, 9)
-    exact = frame.grid.top * np.exp2(np.arange(-20, 100, 7))
-    return below(draw, frame, beside(exact, *places).ravel("F"))
-
-
-def ends_nearby(draw: Draw, frame: Frame) -> F32:
-    """The same, around 1, where few blocks are enough to see both sides."""
-    return below(draw, frame, beside(frame.grid.top * np.exp2([0.0, -9.0, 5.0]), 0, 1, -1).ravel())
+    each = np.arange(17 * len(places))  # every k comes with every place
+    exact = frame.grid.top * np.exp2(7.0 * (each % 17) - 20)
+    return below(draw, frame, beside(exact, *places)[each, each % len(places)])
 
 
 def ties(draw: Draw, frame: Frame) -> F32:
@@ -148,13 +144,13 @@ def zeros(draw: Draw, frame: Frame) -> F32:
 
 # floors of recipes, and sizes between and below
 LEAST = (1e-4, 1e-12, 6 * 2.0**-126, 2.0**-126)
-SIZES = (9e-5, 3e-5, 1e-6, 1e-9, 5e-13, 1e-20, 1e-30, 1e-37, 2.0**-127, 2.0**-135, 2.0**-140, 2.0**-148, 2.0**-149)
+SIZES = (0, 3e-6, 1e-9, 5e-13, 1e-37, 2.0**-149, 9e-5, 1e-20, 1e-30, 2.0**-127, 2.0**-135, 2.0**-140, 2.0**-148)
 
 
 def tiny(draw: Draw, frame: Frame) -> F32:
     """amax at the floors of recipes, below them, and down to the least number of float32."""
     floors = beside(np.asarray(LEAST), -1, 0, 1).ravel()
-    return below(draw, frame, np.concatenate([floors, np.asarray([*SIZES, 0], np.float32)]))
+    return below(draw, frame, np.concatenate([floors[:3], np.asarray(SIZES, np.float32), floors[3:]]))
 
 
 def huge(draw: Draw, frame: Frame) -> F32:
@@ -169,10 +165,9 @@ def outlier(draw: Draw, frame: Frame) -> F32:
 
 
 def odd(draw: Draw, frame: Frame) -> F32:
-    """Every second block holds NaN or an infinity of either sign, and some of them both."""
-    nan, inf = np.nan, np.inf
+    """Every second block holds NaN or an infinity of either sign, and every sixth both."""
     x = draw.normal(*frame.size)
-    for worst in ((nan, inf, -inf, -nan, inf), (nan, nan, -inf)):
+    for step, worst in ((2, (np.nan, np.inf, np.inf, -np.nan)), (6, (np.inf, np.inf))):
         marked = peaked(draw, x.copy(), frame, np.repeat(np.asarray(worst, np.float32), 2))
-        x = np.where(frame.which % 2 == 1, marked, x)
+        x = np.where(frame.which % step == 1, marked, x)
     return x
