@@ -3,19 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from moespec.arrays import Int
+from moespec.arrays import Float, Int
 from moespec.config import MoEConfig, require
 from moespec.fields_fp8 import misfits
-from moespec.formats import FORMATS, Codes, Format, decode, inside, scale_inside
+from moespec.formats import FORMATS, Format, decode, inside, scale_inside
 from moespec.quant import LIFTED, Block, largest_of, spread, tiles
 from moespec.shapes import per_byte
 
-MOST = 2.0**53  # whole numbers up to here are float64's
+DIGITS = 53  # bits of float64's numbers
 SPREAD = 2.0**14  # QNT-8: between the scales that one block of E4M3 can hold
 
 
@@ -103,29 +103,28 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
             same = bool(np.all((scale == scale[..., :1]) | np.isnan(scale)))
             require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")
     if cfg.accumulate == "exact":
-        formats = (FORMATS[cfg.a_format], FORMATS[cfg.b_format])
-        a, b = (extent(inside(tensors[f"{o}_codes"], f), f) for o, f in zip("ab", formats, strict=True))
-        widths = (cfg.promote_every, cfg.a_block[1], cfg.b_block[1]) if cfg.promote_every else ()
-        needed = a.most * b.most * min((a.length, *widths)) / (a.step * b.step)
-        require(needed <= MOST, f"ACC-1: {op}: these exponents need {np.log2(needed):.0f} bits, float64 has 53")
+        bits = bits_of_sum(cfg, tensors)
+        require(bits <= DIGITS, f"ACC-1: {op}: these exponents need {bits} bits, float64 has {DIGITS}")
 
 
-class Extent(NamedTuple):
-    """The largest magnitude among numbers, the finest step of their grids, and how long their contraction is."""
+def bits_of_sum(cfg: MoEConfig, tensors: Mapping[str, Any]) -> int:
+    """ACC-1: in how many bits every sum of a stretch fits, whatever the order."""
+    formats = (FORMATS[cfg.a_format], FORMATS[cfg.b_format])
+    a, b = (decode(inside(tensors[f"{o}_codes"], f), f, np.float64) for o, f in zip("ab", formats, strict=True))
+    (most_a, step_a), (most_b, step_b) = (extent(x, f) for x, f in zip((a, b), formats, strict=True))
+    widths = (cfg.promote_every, cfg.a_block[1], cfg.b_block[1]) if cfg.promote_every else ()
+    needed = most_a * most_b * min((b.shape[-1], *widths)) / (step_a * step_b)
+    return math.ceil(math.log2(max(needed, 1)))
 
-    most: float
-    step: float
-    length: int
 
-
-def extent(codes: Codes, fmt: Format) -> Extent:
-    """ACC-1: what a sum of products of these numbers depends on."""
-    size = np.abs(decode(codes, fmt, np.float64))
+def extent(numbers: Float, fmt: Format) -> tuple[float, float]:
+    """The largest magnitude among numbers of a format, and the finest step of their grids."""
+    size = np.abs(numbers)
     there = size[(size > 0) & (size < np.inf)]
     if not there.shape[0]:
-        return Extent(1.0, 1.0, codes.shape[-1])
+        return 0.0, math.inf
     _, exponent = np.frexp(there.min())
-    return Extent(float(there.max()), 2.0 ** (max(int(exponent) - 1, fmt.emin) - fmt.mantissa), codes.shape[-1])
+    return float(there.max()), 2.0 ** (max(int(exponent) - 1, fmt.emin) - fmt.mantissa)
 
 
 def check_groups(cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
