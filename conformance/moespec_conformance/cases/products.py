@@ -34,7 +34,7 @@ def ordinary(draw: Draw, name: str, shape: tuple[int, ...]) -> Tensor:
 def one_sign(draw: Draw, name: str, shape: tuple[int, ...]) -> Tensor:
     """Numbers from 1/16 of the largest on, none negative: what an accumulator loses adds up."""
     grid = GRIDS[name]
-    return grid.finite - 1 - draw.integers(*shape, bits=20) % min(4 << grid.mantissa, grid.finite - 1)
+    return np.asarray(grid.finite - 1 - draw.integers(*shape, bits=20) % min(4 << grid.mantissa, grid.finite - 1))
 
 
 def subnormal(draw: Draw, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -42,7 +42,7 @@ def subnormal(draw: Draw, name: str, shape: tuple[int, ...]) -> Tensor:
     grid = GRIDS[name]
     small = draw.integers(*shape, bits=20) % (1 << grid.mantissa)
     size = np.where(draw.integers(*shape, bits=4) == 0, 1 << grid.mantissa, small)
-    return size + (draw.integers(*shape, bits=1) * (size > 0) << (grid.bits - 1))
+    return np.asarray(size + (draw.integers(*shape, bits=1) * (size > 0) << (grid.bits - 1)))
 
 
 def narrow(draw: Draw, name: str, shape: tuple[int, ...]) -> Tensor:

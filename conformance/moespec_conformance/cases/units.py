@@ -21,6 +21,11 @@ from moespec_conformance.cases.products import (
 from moespec_conformance.protocol import Case, Tensors
 
 CLAUSES = {"hopper": ("ACC-3",), "ada": ("ACC-3",), "blackwell": ("ACC-4",)}
+WORDS = {
+    "hopper": "Hopper's FP8 tensor cores (H100, H200, H800)",
+    "ada": "Ada's (L40S, RTX 40)",
+    "blackwell": "a B200's on its older path",
+}
 Factors = dict[int, tuple[float, float]]  # by place along C: what is in a, and in b
 C = 64
 
@@ -99,7 +104,7 @@ def near_one(draw: Draw, name: str, shape: tuple[int, ...]) -> Tensor:
     middle = codes_of(np.asarray(1.0), name)
     step = codes_of(np.asarray(2.0), name) - middle
     size = middle - 2 * step + draw.integers(*shape, bits=20) % (4 * step)
-    return size + (draw.integers(*shape, bits=1) << 7)
+    return np.asarray(size + (draw.integers(*shape, bits=1) << 7))
 
 
 def skewed(draw: Draw, name: str, shape: tuple[int, ...]) -> Tensor:
