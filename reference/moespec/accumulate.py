@@ -50,6 +50,23 @@ UNITS = {
 NOTHING = -64  # stands for the exponent of a factor that is 0: any product with it is below every other
 
 
+def added_once(
+    product: Float,  # (M, N)
+    c: Float,  # (M, N)
+) -> Float:
+    """ACC-1: float64 product + float32 c, as if rounded once, to float32 (M, N).
+
+    What float64 loses is known exactly. Where it loses anything, its last bit is made odd on that side: so no sum comes
+    to lie on a tie of float32 that was not one.
+    """
+    total = product + c  # (M, N)
+    of_c = total - product  # (M, N)
+    lost = (product - (total - of_c)) + (c - of_c)  # (M, N)
+    even = total.view(np.int64) % 2 == 0  # (M, N)
+    beside = np.nextafter(total, np.copysign(np.inf, lost))  # (M, N)
+    return np.where((lost != 0) & even, beside, total).astype(np.float32)
+
+
 class Factors(NamedTuple):
     """One operand, along the contraction first: its numbers (C, M) and their exponents (C, M)."""
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moespec.accumulate import UNITS, fused
+from moespec.accumulate import UNITS, added_once, fused
 from moespec.arrays import Float, Int
 from moespec.formats import Format, decode
 from moespec.quant import Quantized, Scheme, spread
@@ -127,7 +127,7 @@ def inner(
         start = np.zeros_like(x, shape=(x.shape[0], w.shape[0])) if c is None else c  # (M, N)
         return fused(x, w, start, formats, UNITS[how.accumulate])
     product = x @ w.T  # (M, N)
-    return (product if c is None else product + c).astype(np.float32)
+    return product.astype(np.float32) if c is None else added_once(product, c)
 
 
 def dequantized_matmul(
