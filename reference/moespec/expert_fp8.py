@@ -130,7 +130,7 @@ def expert_backward(
     x_by_token = by_token(cache.x, cache.x_codes, cfg)  # (H, N)
     dx = np.zeros_like(dy)  # (N, H)
     for d, w, dw in (
-        (dh * by_gate, weights.gate_proj, dweights.gate_proj),
+        (dh[:, : by_gate.shape[1]] * by_gate, weights.gate_proj, dweights.gate_proj),
         (dh * by_up, weights.up_proj, dweights.up_proj),
     ):
         if w is not None:
