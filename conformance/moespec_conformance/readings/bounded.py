@@ -50,6 +50,7 @@ class Bounded(Planes):
     RULES: ClassVar[dict[Any, Any]] = {}
     store: float | None = None
     least: Array = 0.0  # no computed value is below this: known of exp, and of what is added to it
+    part: bool = False  # a mantissa, whose number may lie in another binade
     shift: bool = False  # the largest of a row, to be taken off the row before anything else is added
 
     @classmethod

@@ -79,9 +79,9 @@ def log(a: Bounded) -> Bounded:
 class Side(NDArrayOperatorsMixin):
     """The outcome of a comparison by value, and where errors could turn it."""
 
-    def __init__(self, holds: Array, unsure: Array) -> None:
-        """Both of bool and of one shape."""
-        self.holds, self.unsure = holds, unsure
+    def __init__(self, holds: Array, unsure: Array, span: tuple[Array, Array] | None = None) -> None:
+        """Both of bool and of one shape; span: of mantissas, how many powers of two below and above they may lie."""
+        self.holds, self.unsure, self.span = holds, unsure, span
         self.shape = holds.shape
 
     def __array__(self, *_: object, **__: object) -> np.ndarray[Any, Any]:
@@ -91,7 +91,7 @@ class Side(NDArrayOperatorsMixin):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - NumPy's
         """np.where between numbers, exact ones too: which of them it is may be unsure. Ids are chosen by value."""
         if func is np.where and any(isinstance(a, Planes) or np.asarray(a).dtype.kind == "f" for a in args[1:]):
-            return either(*args)
+            return either(*args) if any(isinstance(a, Planes) for a in args[1:]) else one_of(*args)
         return func._implementation(*args, **kwargs)  # noqa: SLF001 - as if this class took no part
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Array, **how: Any) -> Any:  # noqa: ANN401 - NumPy's
@@ -109,9 +109,27 @@ def compared(compare: Callable[[Array, Array], Array]) -> Callable[[Bounded, Bou
 
     def rule(a: Bounded, b: Bounded) -> Side:
         e = plain(a.e + b.e)
-        return Side(np.asarray(compare(a.v, b.v)), (e > 0) & (plain(size(a.v - b.v)) <= e))
+        span = (above(a.v - a.e, b.v), above(a.v + a.e, b.v)) if a.part else None
+        return Side(np.asarray(compare(a.v, b.v)), (e > 0) & (plain(size(a.v - b.v)) <= e), span)
 
     return rule
+
+
+def above(x: Array, limit: Array) -> Array:
+    """The least k with x <= 2**k limit; far below where x may be 0."""
+    part, exponent = np.frexp(np.maximum(x, 0.0) / limit)
+    return np.where(x > 0, exponent - (part == 0.5), -np.inf)  # noqa: PLR2004 - a power of two's mantissa
+
+
+def one_of(side: Side, a: Array, b: Array) -> Bounded:
+    """np.where between exact numbers. Of several powers of two (QNT-3) the largest stands: what it divides has a bound."""
+    if side.span is None:
+        return either(side, Bounded.lift(a), Bounded.lift(b))
+    lowest, largest = (np.asarray(b, np.float64) * np.exp2(k) for k in side.span)
+    made = Bounded.lift(largest)
+    made.planes = (largest, np.where(lowest > 0, largest - lowest, np.inf), *made.planes[2:])
+    made.store = 0.0
+    return made
 
 
 def either(condition: Array, a: Array, b: Array) -> Bounded:

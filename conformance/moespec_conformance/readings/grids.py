@@ -1,8 +1,8 @@
 """What Bounded makes of the grids of small formats: exponents, rounding to whole steps, largest magnitudes.
 
 A code that may round either way counts both of its numbers. Exponents are taken by value: where a number may lie in
-either of two binades, rounding adds what the coarser one could move it by. A scale that may be either of two powers
-of two counts both as well, and what is divided by it then has no bound to speak of: cases are made without that.
+either of two binades, rounding adds what the coarser one could move it by. A scale that may be one of several powers
+of two counts them all, and what is divided by it then has no bound to speak of: cases have few such blocks.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,9 @@ def greatest(a: Bounded, axis: int) -> Bounded:
 def parted(a: Bounded) -> tuple[Bounded, Array]:
     """np.frexp: the mantissa with its error, and the exponent by value; that of 0 is below any other."""
     part, exponent = np.frexp(a.v)
-    return fresh(part, np.ldexp(a.e, -exponent), a.store), np.where(a.v == 0, LOWEST, exponent)
+    made = fresh(part, np.ldexp(a.e, -exponent), a.store)
+    made.part = True
+    return made, np.where(a.v == 0, LOWEST, exponent)
 
 
 def shifted(a: Bounded, by: Bounded) -> Bounded:
