@@ -122,7 +122,7 @@ def above(x: Array, limit: Array) -> Array:
 
 
 def one_of(side: Side, a: Array, b: Array) -> Bounded:
-    """np.where between exact numbers. Of several powers of two (QNT-3) the largest stands: what it divides has a bound."""
+    """np.where between exact numbers. Of several powers of two the largest stands: what it divides has a bound."""
     if side.span is None:
         return either(side, Bounded.lift(a), Bounded.lift(b))
     lowest, largest = (np.asarray(b, np.float64) * np.exp2(k) for k in side.span)
