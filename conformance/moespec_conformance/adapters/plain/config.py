@@ -30,7 +30,22 @@ NEUTRAL: Config = {  # CFG-9
     "bias_update": "sign",
     "bias_update_rate": 0,
     "rms_norm_eps": 1e-6,
+    "recipe": "deepseek-v3",  # CFG-17 to CFG-20
+    "overflow": "saturate",
+    "accumulate": "promoted",
+    "promote_every": 128,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-8,
+    "learning_rate": 2.2e-4,
+    "weight_decay": 0.1,
+    "moment_format": "bfloat16",
 }
+BLOCKED = ("format", "a_format", "b_format", "block", "a_block", "b_block", "scale_format")  # CFG-18
+POWERS = ("deepseek-v3.1", "transformer-engine", "mx-floor", "mx-rceil", "deepseek-v4-fp4")
+RECIPES = ("deepseek-v3", "deepgemm", "tilekernels", "torchao", *POWERS)
+FORMATS = ("e4m3", "e5m2", "e4m3fnuz", "e5m2fnuz", "e2m1", "e5m6", "bfloat16")
+MULTIPLIED = {"hopper": ("e4m3", "e5m2"), "ada": ("e4m3", "e5m2"), "blackwell": ("e4m3", "e5m2", "e2m1")}  # CFG-19
 FLAGS = ("norm_topk_prob", "selection_bias", "norm_when_k1", "hash_routing", "gated")
 WORDS = {
     "scoring_func": ("CFG-11", ("softmax", "sigmoid", "sqrtsoftplus")),
@@ -44,6 +59,12 @@ WORDS = {
     "balance_kind": ("CFG-16", (None, "expert", "device", "communication", "sequence", "z", "importance")),
     "balance_topk": ("CFG-16", ("given", "unbiased")),
     "bias_update": ("CFG-16", ("sign", "sign_centred")),
+    "recipe": ("CFG-17", RECIPES),
+    **dict.fromkeys(("format", "a_format", "b_format"), ("CFG-17", FORMATS)),
+    "scale_format": ("CFG-17", ("float32", "ue8m0")),
+    "overflow": ("CFG-17", ("saturate", "nan")),
+    "accumulate": ("CFG-19", ("exact", "float32", "promoted", "hopper", "ada", "blackwell")),
+    "moment_format": ("CFG-20", ("float32", "bfloat16")),
 }
 
 
@@ -120,10 +141,60 @@ def check_places(c: Config) -> None:
     require(whole(c["alignment"], 1), "CFG-15: alignment")
 
 
+def recipe_fields(recipe: str) -> Config:
+    """CFG-18: what a recipe means by itself."""
+    c: Config = dict.fromkeys(("format", "a_format", "b_format"), "e4m3")
+    c |= {"block": (1, 128), "a_block": (1, 128), "b_block": (128, 128)}
+    c["scale_format"] = "ue8m0" if recipe in POWERS else "float32"
+    if recipe in ("mx-floor", "mx-rceil"):
+        c |= dict.fromkeys(("block", "a_block", "b_block"), (1, 32))
+    if recipe == "deepseek-v4-fp4":
+        c |= {"format": "e2m1", "b_format": "e2m1", "block": (1, 32), "b_block": (1, 32)}
+    return c
+
+
+def block_of(c: Config, name: str) -> tuple[int, int]:
+    """Check CFG-18."""
+    sizes = c[name]
+    two = isinstance(sizes, list | tuple) and len(sizes) == 1 + 1
+    require(two and all(whole(size, 1) for size in sizes), f"CFG-18: {name} is not two sizes")
+    return sizes[0], sizes[1]
+
+
+def with_blocks(c: Config) -> Config:
+    """CFG-18: complete formats and blocks, the sides' from the short ones, and all from the recipe."""
+    require(c["recipe"] in RECIPES, "CFG-17: no such recipe")
+    sides = {f"{side}_{n}": c[n] for n in ("format", "block") if n in c for side in "ab"}
+    c = {**recipe_fields(c["recipe"]), **sides, **c}
+    return {**c, **{n: block_of(c, n) for n in ("block", "a_block", "b_block")}}
+
+
+def check_products(c: Config) -> None:
+    """Check the rest of CFG-19."""
+    every, kind = c["promote_every"], c["accumulate"]
+    require(whole(every, 0) and (every or kind != "promoted"), "CFG-19: promote_every")
+    widths = [n for n in (c["a_block"][1], c["b_block"][1], every) if n]
+    require(all(n % min(widths) == 0 for n in widths), "CFG-19: widths that are no multiples of the least")
+    powers = c["scale_format"] == "ue8m0"
+    require(powers or not c["recipe"].startswith("mx-"), "CFG-19: the scales of MX are powers of two")
+    able = MULTIPLIED.get(kind, FORMATS)
+    require(c["a_format"] in able and c["b_format"] in able, f"CFG-19: {kind} does not multiply such formats")
+
+
+def check_moments(c: Config) -> None:
+    """Check the rest of CFG-20."""
+    for field in ("adam_beta1", "adam_beta2", "adam_epsilon", "learning_rate", "weight_decay"):
+        require(finite(c[field]), f"CFG-20: {field} is not finite and 0 or more")
+    betas = c["adam_beta1"], c["adam_beta2"]
+    require(max(betas) < 1, "CFG-20: a beta is not below 1")
+    require(max(betas) <= 1 - 2**-8 or c["moment_format"] == "float32", "CFG-20: moments that would never decay")
+
+
 def check_config(given: Config) -> Config:
     """Check every clause, the presence of the fields first, and fill in what is left out."""
-    require(set(given) >= FIELDS and set(given) <= FIELDS | set(NEUTRAL), "CFG-10: unknown or missing fields")
-    c = {**NEUTRAL, **given}
+    known = FIELDS | set(NEUTRAL) | set(BLOCKED)
+    require(set(given) >= FIELDS and set(given) <= known, "CFG-10: unknown or missing fields")
+    c = with_blocks({**NEUTRAL, **given})
     require(all(type(c[f]) is bool for f in FLAGS), "CFG-8: a flag is neither true nor false")
     for field, (clause, words) in WORDS.items():
         require(c[field] in words, f"{clause}: no such {field}")
@@ -132,6 +203,8 @@ def check_config(given: Config) -> Config:
     check_router(c)
     check_expert(c)
     check_places(c)
+    check_products(c)
+    check_moments(c)
     for field, clause in (("routed_scaling_factor", "CFG-7"), ("rms_norm_eps", "NRM-4")):
         require(finite(c[field]) and c[field] > 0, f"{clause}: {field} is not finite and above 0")
     for field in ("alpha", "bias_update_rate"):

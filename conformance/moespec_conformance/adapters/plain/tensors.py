@@ -1,18 +1,21 @@
 """Section 3 and ARR-3 to ARR-6: the tensors of a call, checked."""
 
+import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moespec_conformance.adapters.plain.config import Config, require
+from moespec_conformance.adapters.plain.formats import load, load_scale
 
 Floats = npt.NDArray[np.floating[Any]]
 Ids = npt.NDArray[np.integer[Any]]
 Tensors = dict[str, npt.NDArray[Any]]
 
 # Letters stand for sizes (S for SF); after them # says that the tensor holds ids or other whole numbers, ! that it is
-# a mask, and ? that a caller may leave it out.
+# a mask, and ? that a caller may leave it out. *a says that it holds codes in a_format, /a that it is the grid of
+# scales of such codes in a_block; q is for format and block themselves.
 ROUTER = "bias:E token_ids:T# tid2eid:VK# noise:TE? noise_weight:EH group_weight:GH"
 GATE, EXPERT = f"x:TH weight:EH {ROUTER}", "x:NH gate_proj:FH up_proj:FH down_proj:HF row_weight:N"
 SHARED = "shared_gate_proj:SH shared_up_proj:SH shared_down_proj:HS"
@@ -21,6 +24,11 @@ RANKED = f"{LAYER} topk_idx:TW# token_rank:T#"
 MIXTURE, NORM, ENTROPY = "topk_weight:TE expert_out:TEH target:TH", "x:TH weight:H", "logits:TV target:T#"
 ROOM = "scores:TE topk_idx:TW# topk_weight:TW noise:TE? protected:T!?"
 BALANCE = "scores:TE logits:TE topk_idx:TW# seq_ids:T#? mask:T!?"
+MATRICES = "gate_proj:EFH up_proj:EFH down_proj:EHF shared_gate_proj:SH shared_up_proj:SH shared_down_proj:HS"
+SHAPES = [item.split(":") for item in MATRICES.split()]
+LAYER_FP8 = f"x:TH gate_weight:EH {' '.join(f'{n}_codes:{of}*b {n}_scale:{of}/b' for n, of in SHAPES)}"
+CODED, MOMENTS = "codes:MC*a scale:MC/a", "param:MC exp_avg:MC exp_avg_sq:MC grad:MC step:#"
+GROUPED = "a_codes:MC*a a_scale:MC/a b_codes:ENC*b b_scale:ENC/b"
 INPUTS = {
     "gate": f"{GATE} mask:T!? topk_idx:TW#?",
     "gate_backward": f"{GATE} topk_idx:TW# dtopk_weight:TW dscores:TE? dlogits:TE?",
@@ -48,6 +56,21 @@ INPUTS = {
     "rms_norm_backward": f"{NORM} dy:TH",
     "cross_entropy": ENTROPY,
     "cross_entropy_backward": f"{ENTROPY} dloss:",
+}
+FP8 = {
+    "cast": "x:MC",
+    "quantize": "x:MC",
+    "dequantize": "codes:MC*q scale:MC/q",
+    "requantize": CODED,
+    "lift_fp4": CODED,
+    "matmul_fp8": "a_codes:MC*a a_scale:MC/a b_codes:NC*b b_scale:NC/b c:MN?",
+    "grouped_matmul_fp8 contiguous": f"{GROUPED} group_index:M#",
+    "grouped_matmul_fp8 psum": f"{GROUPED} expert_end:E#",
+    "grouped_matmul_fp8 masked": "a_codes:EMC*a a_scale:EMC/a b_codes:ENC*b b_scale:ENC/b expert_count:E#",
+    "grouped_matmul_fp8 k_grouped": "a_codes:MC*a a_scale:MC/a b_codes:NC*b b_scale:NC/b expert_size:E# c:EMN",
+    "moe_fp8": f"{LAYER_FP8} {ROUTER} mask:T!? topk_idx:TW#?",
+    "moe_fp8_backward": f"{LAYER_FP8} {ROUTER} topk_idx:TW# dy:TH",
+    "adamw": MOMENTS,
 }
 
 
@@ -115,18 +138,61 @@ def check_table(t: Tensors, size: dict[str, int]) -> None:
     require(all(len(row) == len(set(row)) for row in table.tolist()), "GATE-12: a row names an expert twice")
 
 
-def checked(op: str, c: Config, t: Tensors) -> Tensors:
-    """Check the tensors of a call, and give them in plain memory order."""
-    kinds = dict(item.split(":") for item in INPUTS[op].split())
-    allowed = {n for n in kinds if of_op(op, c).get(n, True)}
-    needed = {n for n in allowed if "?" not in kinds[n]}
-    require(needed <= set(t) <= allowed, f"ARR-3: {op} does not take {sorted(t)}")
-    for n, a in t.items():
+def side_of(kind: str) -> str:
+    """What stands before `format` and `block` for codes or scales."""
+    return "" if kind[-1] == "q" else f"{kind[-1]}_"
+
+
+def unpacked(c: Config, t: Tensors, kinds: dict[str, str]) -> Tensors:
+    """Check FMT-5 and FMT-6, and give codes one to a place and scales in float32."""
+    t = dict(t)
+    for n, kind in kinds.items():
+        if n in t and "*" in kind:
+            require(t[n].ndim > 1, f"ARR-5: {n} has {t[n].ndim} dimensions")
+            t[n] = load(c[f"{side_of(kind)}format"], t[n])
+        elif n in t and "/" in kind:
+            t[n] = load_scale(t[n])
+    return t
+
+
+def check_grids(c: Config, t: Tensors, kinds: dict[str, str]) -> None:
+    """Check QNT-1: a grid is as large as its codes' blocks are many."""
+    for n in (n for n in t if "/" in kinds[n]):
+        *boxes, rows, width = t[n.replace("scale", "codes")].shape
+        height, breadth = c[f"{side_of(kinds[n])}block"]
+        want = (*boxes, -(-rows // height), -(-width // breadth))
+        require(t[n].shape == want, f"QNT-1: {n} has shape {t[n].shape}, and the blocks are {want}")
+
+
+def check_numbers(op: str, t: Tensors, kinds: dict[str, str]) -> None:
+    """Check ARR-4; where there are small formats, all other numbers are float32."""
+    plain = {n: a for n, a in t.items() if not set("*/") & set(kinds[n])}
+    for n, a in plain.items():
         of = "iu" if "#" in kinds[n] else "b" if "!" in kinds[n] else "f"
         require(a.dtype.kind in of, f"ARR-4: {n} holds {a.dtype}")
-    numbers = {a.dtype.name for a in t.values() if a.dtype.kind == "f"}
-    require(len(numbers) <= 1 and numbers <= {"float32", "float64"}, "ARR-4: not all float32, nor all float64")
-    size = check_shapes(c, t, {n: kind.rstrip("#!?") for n, kind in kinds.items()})
+    numbers = {a.dtype.name for a in plain.values() if a.dtype.kind == "f"}
+    able = {"float32", "float64"} if op in INPUTS else {"float32"}
+    require(len(numbers) <= 1 and numbers <= able, f"ARR-4: not all of one of {sorted(able)}")
+
+
+def kinds_of(op: str, c: Config) -> dict[str, str]:
+    """What section 3 says of an op's tensors."""
+    if op.startswith("grouped"):
+        op = f"{op} {c['layout']}"
+    return dict(item.split(":") for item in {**INPUTS, **FP8}[op].split())
+
+
+def checked(op: str, c: Config, t: Tensors) -> Tensors:
+    """Check the tensors of a call, and give them in plain memory order."""
+    kinds, has = kinds_of(op, c), of_op(op, c)
+    allowed = {n for n in kinds if has.get(n.removesuffix("_codes").removesuffix("_scale"), True)}
+    needed = {n for n in allowed if "?" not in kinds[n]}
+    require(needed <= set(t) <= allowed, f"ARR-3: {op} does not take {sorted(t)}")
+    check_numbers(op, t, kinds)
+    t = unpacked(c, t, kinds)
+    plain = {n: a for n, a in t.items() if "/" not in kinds[n]}
+    size = check_shapes(c, plain, {n: re.sub("[^A-Z]", "", kind) for n, kind in kinds.items()})
+    check_grids(c, t, kinds)
     check_ids(t, size)
     require("bias" not in t or np.isfinite(t["bias"]).all(), "GATE-11: the bias is not finite")
     if "tid2eid" in t:
