@@ -14,7 +14,7 @@ from moespec.arrays import Float, Int
 from moespec.formats import Format, decode
 from moespec.quant import Quantized, Scheme, spread
 
-TILE = 128  # rows of b that are decoded at a time
+TILE = 128  # columns of the product that are made at a time
 
 
 class Adding(NamedTuple):
@@ -38,10 +38,10 @@ class Operand(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Some rows of an operand, decoded, and their scales along the contraction: of each row, or one row for all."""
+    """Some rows of an operand, decoded or not (R, C), and their scales along C: of each row, or one row for all."""
 
-    numbers: Float  # (R, C)
-    scale: Float  # (n, J)
+    codes: Any
+    scale: Float
     scheme: Scheme
 
 
@@ -75,23 +75,24 @@ def matmul(
     if how.accumulate == "float32":
         return dequantized_matmul(a, b, c)
     wide = np.float64 if how.accumulate == "exact" else np.float32
-    left = panel(a, slice(0, size), wide)
+    left = panel(a, slice(0, size))
+    left = left._replace(codes=numbers(left.codes, a.scheme.fmt, wide))
     columns = list[Float]()
     for n in range(0, rows, TILE):
         part = slice(n, min(n + TILE, rows))
-        columns.append(tile(left, panel(b, part, wide), how, None if c is None else c[:, part]))
+        columns.append(tile(left, panel(b, part), how, None if c is None else c[:, part]))
     return np.concatenate(columns, axis=1)
 
 
-def panel(operand: Operand, rows: slice, wide: Any) -> Panel:  # noqa: ANN401 - a dtype
-    """Some rows of an operand, decoded; one row of scales where one row of blocks holds them all."""
+def panel(operand: Operand, rows: slice) -> Panel:
+    """Some rows of an operand; one row of scales where one row of blocks holds them all."""
     (codes, scale), scheme = operand
     height = scheme.block[0]
     if rows.start // height == (rows.stop - 1) // height:
         scale = scale[rows.start // height][None, :]  # (1, J)
     else:
         scale = np.repeat(scale, height, axis=0)[rows]  # (R, J)
-    return Panel(numbers(codes[rows], scheme.fmt, wide), scale, scheme)
+    return Panel(codes[rows], scale, scheme)
 
 
 def tile(
@@ -102,14 +103,18 @@ def tile(
 ) -> Float:
     """LIN-1, LIN-2: some columns of the product (M, N): each stretch times its scales, added in order of C."""
     formats = (a.scheme.fmt, b.scheme.fmt)
+    x = a.codes  # (M, C)
     if not how.promote_every:
         # LIN-3: one accumulator through the whole of C, which starts at c; the scales are the same all along
-        return inner(a.numbers, b.numbers, c, formats, how) * (a.scale[:, :1] * b.scale[None, :, 0])
+        w = numbers(b.codes, formats[1], x.dtype)  # (N, C)
+        return inner(x, w, c, formats, how) * (a.scale[:, :1] * b.scale[None, :, 0])
     a_width, b_width = a.scheme.block[1], b.scheme.block[1]
     total = c
-    for k in stretches(a.numbers.shape[1], [a_width, b_width, how.promote_every]):
+    for k in stretches(x.shape[1], [a_width, b_width, how.promote_every]):
         scale = a.scale[:, k.start // a_width, None] * b.scale[None, :, k.start // b_width]
-        term = inner(a.numbers[:, k], b.numbers[:, k], None, formats, how) * scale  # (M, N)
+        w = numbers(b.codes[:, k], formats[1], x.dtype)  # (N, n): decoded here, it is still in the cache
+        term = inner(x[:, k], w, None, formats, how)  # (M, N)
+        term *= scale  # (M, N)
         total = term if total is None else total + term  # (M, N)
     assert total is not None
     return total
