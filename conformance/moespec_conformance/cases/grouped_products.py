@@ -72,7 +72,7 @@ def by_share(draw: Draw, cfg: Config, sizes: tuple[int, ...], made: Made) -> Ten
 
 def one(slug: str, clauses: tuple[str, ...], counts: tuple[int, ...] = (), **how: Any) -> Case:  # noqa: ANN401
     """One case; `how` holds what is Made, NaN in padding, rows in no order, fields of Case and of the config."""
-    fields = {name: how.pop(name) for name in FIELDS if name in how}
+    fields: Config = {"profiles": NEAR, **{name: how.pop(name) for name in FIELDS if name in how}}
     spoil, mixed = how.pop("spoil", False), how.pop("mixed", False)
     made = Made(**{name: how.pop(name) for name in Made._fields if name in how})
     name = f"grouped-matmul-fp8-{slug}"
@@ -90,7 +90,7 @@ def one(slug: str, clauses: tuple[str, ...], counts: tuple[int, ...] = (), **how
             return {**t, "group_index": index}
         return {**t, "expert_end": np.asarray(rising(counts, cfg["alignment"])[:-1]) + np.asarray(counts)}
 
-    return Case(name, "grouped_matmul_fp8", cfg, build, clauses, **{"profiles": NEAR, **fields})
+    return Case(name, "grouped_matmul_fp8", cfg, build, clauses, **fields)
 
 
 SHARES = {

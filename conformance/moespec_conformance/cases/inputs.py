@@ -5,6 +5,7 @@ stream is fixed. `normal` adds four 16-bit words: bell-shaped, standard deviatio
 """
 
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,8 @@ def config(model: str = "deepseek-v3", **changed: Any) -> dict[str, Any]:  # noq
 
 def fp8_config(model: str = "deepseek-v3", **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - config values
     """The same for an op of FP8: every field of CFG-17 … CFG-20 is said, blocks as lists, which is what JSON has."""
-    said = completed(config(model, **changed))
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+    said: dict[str, Any] = json.loads(json.dumps(completed(config(model, **changed))))
+    return said
 
 
 def shift_of(size: int) -> int:

@@ -73,7 +73,7 @@ def tensors_of(name: str, cfg: Config, tokens: int, change: Change | None) -> Te
 def one(op: str, slug: str, clauses: tuple[str, ...], change: Change | None = None, **how: Any) -> Case:  # noqa: ANN401
     """One case; `how` holds tokens, given ids, masked tokens, config fields, and fields of Case."""
     tokens, ids, masked = how.pop("tokens", 32), how.pop("ids", None), how.pop("masked", False)
-    fields = {name: how.pop(name) for name in FIELDS if name in how}
+    fields: Config = {"profiles": ("fp8-layer",), **{name: how.pop(name) for name in FIELDS if name in how}}
     name, cfg = f"{op.replace('_', '-')}-{slug}", fp8_config(**{**SMALL, **ALONE, **how})
     backward = op.endswith("backward")
 
@@ -92,7 +92,7 @@ def one(op: str, slug: str, clauses: tuple[str, ...], change: Change | None = No
         given = {"topk_idx": topk_idx} if backward or ids is not None else {}
         return {**{key: tensor for key, tensor in t.items() if key not in unused}, **given}
 
-    return Case(name, op, cfg, build, clauses, **{"profiles": ("fp8-layer",), **fields})
+    return Case(name, op, cfg, build, clauses, **fields)
 
 
 def magnitudes(draw: Draw, t: Tensors, _: Config) -> None:

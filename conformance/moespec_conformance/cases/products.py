@@ -116,14 +116,14 @@ def product(draw: Draw, cfg: Config, size: tuple[int, int, int], made: Made) -> 
 
 def one(slug: str, clauses: tuple[str, ...], size: tuple[int, int, int], **how: Any) -> Case:  # noqa: ANN401
     """One case; `how` holds codes, scales, c, fields of Case and of the config."""
-    fields = {name: how.pop(name) for name in FIELDS if name in how}
+    fields: Config = {"profiles": NEAR, **{name: how.pop(name) for name in FIELDS if name in how}}
     made = Made(**{name: how.pop(name) for name in Made._fields if name in how})
     name, cfg = f"matmul-fp8-{slug}", fp8_config(**how)
 
     def build() -> Tensors:
         return product(Draw(name), cfg, size, made)
 
-    return Case(name, "matmul_fp8", cfg, build, clauses, **{"profiles": NEAR, **fields})
+    return Case(name, "matmul_fp8", cfg, build, clauses, **fields)
 
 
 SIZES = {

@@ -111,7 +111,8 @@ def of_layers() -> Iterator[Case]:
         )
         yield changed(f"{slug}-high-blocks", "MFP-2", good, a_block=[8, 128])
         yield changed(f"{slug}-unpromoted", "LIN-3", good, accumulate="hopper", promote_every=0)
-        v4 = layer_fp8.one(op, "v4-for-rejects", (), **{**layer_fp8.V4, "hidden_size": 256, "scale_format": "float32"})
+        of_v4: dict[str, Any] = {**layer_fp8.V4, "hidden_size": 256, "scale_format": "float32"}
+        v4 = layer_fp8.one(op, "v4-for-rejects", (), **of_v4)
         yield bad_tensor(f"{slug}-not-liftable", "MFP-8", v4, apart)
         yield bad_tensor(f"{slug}-no-power", "MFP-8", v4, put("up_proj_scale", (0, 0, 0), 0.75))
     yield changed("moe-fp8-block-height", "MFP-5", layer_fp8.one("moe_fp8", "for-rejects", ()), b_block=[96, 128])

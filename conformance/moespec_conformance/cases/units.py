@@ -52,7 +52,7 @@ def probes(fmt: str) -> list[Factors]:
         made += [{0: power(large), 1: lower}, {0: power(large), 1: minus(lower)}, {0: minus(power(large)), 1: lower}]
     for place in (2, 7, 8, 15, 16, 17, 31, 32, 33, 63):  # which terms meet the large ones
         made += [{0: power(6), 1: minus(power(6)), place: power(-8)}]
-        made += [{0: power(6), place: minus(power(6)), 3: power(-8)}] if place != 3 else []  # noqa: PLR2004
+        made += [{0: power(6), place: minus(power(6)), 3: power(-8)}]
     made += [
         {0: (1.5, 1.5), 1: (1.75, 1.0), 2: power(-12)},  # a carry, and what it cuts off
         dict.fromkeys(range(32), (most, most)),  # five bits of carry

@@ -41,8 +41,11 @@ def shifted(got: Array, want: Array) -> str | None:
 def describe(axis: str, got: Array, want: Array, bound: Array) -> str:
     """All that can be said at a glance."""
     got = got.astype(np.float64)
-    bad = ~(np.abs(got - want) <= bound)
-    said = [factor(got, want), shifted(got, want), places(axis, bad) if bad.ndim else None]
+    with np.errstate(invalid="ignore"):  # NaN and infinity may be right, too
+        bad = ~((np.abs(got - want) <= bound) | (got == want) | (np.isnan(got) & np.isnan(want)))
+    finite = bool(np.isfinite(got).all() and np.isfinite(want).all())
+    said = [factor(got, want), shifted(got, want)] if finite else []
+    said.append(places(axis, bad) if bad.ndim else None)
     if bad.ndim > 1 and not bad.all():
         columns = np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(axis=0))
         if len(columns) <= bad.shape[-1] // 4:

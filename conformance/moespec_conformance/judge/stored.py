@@ -51,8 +51,8 @@ def empty_places(case: Case) -> Array:
     if cfg.layout == "contiguous":
         return np.asarray(t["group_index"] < 0)
     if cfg.layout == "masked":
-        places, count = np.arange(t["a_codes"].shape[1]), t["expert_count"][:, None]
-        return np.broadcast_to(places, (len(count), len(places))) >= count
+        size: int = t["a_codes"].shape[1]
+        return np.asarray(np.arange(size) >= np.asarray(t["expert_count"])[:, None])
     taken = np.zeros(len(t["a_codes"]), np.bool)
     start = 0
     for end in t["expert_end"].tolist() if cfg.layout == "psum" else ():
