@@ -26,12 +26,12 @@ def row(shape: Shape, dtype: str, rounds: int) -> dict[str, Any]:
     return {"shape": shape._asdict(), "dtype": dtype, **kept, "load": round(load, 2)}
 
 
-def keep(cases: list[dict[str, Any]]) -> Path:
-    """Write what was measured, on what, and when."""
+def keep(cases: list[dict[str, Any]], kind: str = "") -> Path:
+    """Write what was measured, on what, and when, under the machine's name and the kind's."""
     about = machine()
     slug = re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{slug}.json"
+    path = RESULTS / f"{slug}{kind}.json"
     date = datetime.now(UTC).date().isoformat()
     path.write_text(json.dumps({**about, "date": date, "cases": cases}, indent=1) + "\n")
     return path

@@ -1,0 +1,162 @@
+"""FP8 against yardsticks: a copy of the float32 array, ml_dtypes, torch, and NumPy's float32 product of the same shape.
+
+How it is measured: as floor.py says. A round runs ours and every yardstick once each; ratios are taken inside a round.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from statistics import median
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from floor import Call, interleave, one_thread
+
+from moespec.accumulate import UNITS, fused
+from moespec.formats import FORMATS, decode, encode
+from moespec.linear import Adding, Operand, matmul
+from moespec.quant import Scheme, quantize
+
+E4M3 = FORMATS["e4m3"]
+SHAPE = (4096, 2048)
+PIECE = 128  # rows and columns that a product decodes at a time
+PRODUCTS = ((8, 2048, 7168), (48, 2048, 2048), (64, 2048, 7168), (256, 512, 2048), (512, 1408, 2048))  # M, N, C
+FEW = 64  # rows up to which a product reads weights rather than multiplies
+UNIT_SHAPES = ((50, 50, 32), (64, 128, 512))  # M, N, C
+ROUNDS, SECONDS = 9, 2.0  # at least
+
+
+class Case(NamedTuple):
+    """What is measured: first ours, then its yardsticks; and the goals, each a ratio to a yardstick at most."""
+
+    name: str
+    build: Callable[[], dict[str, Call]]
+    goals: dict[str, float]
+
+
+class Ratios(NamedTuple):
+    """Seconds of ours (their median), and in each round its ratio to each yardstick."""
+
+    seconds: float
+    rounds: dict[str, list[float]]
+
+    def of(self, name: str) -> float:
+        """The figure that counts."""
+        return median(self.rounds[name])
+
+    def __str__(self) -> str:
+        """Median, and the least and largest round, of each yardstick."""
+        return ", ".join(f"{self.of(n):.2f} [{min(r):.2f} .. {max(r):.2f}] of {n}" for n, r in self.rounds.items())
+
+
+def scheme(*block: int) -> Scheme:
+    """DeepSeek-V3's way to quantise, in these blocks."""
+    return Scheme("deepseek-v3", "e4m3", (block[0], block[1]), "float32", "saturate")
+
+
+def draw(*shape: int, seed: int = 0) -> Any:  # noqa: ANN401 - float32
+    """Gaussian float32."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def copying(x: Any) -> Call:  # noqa: ANN401 - float32
+    """The copy of an array into one that exists."""
+    y = np.empty_like(x)
+    return lambda: np.copyto(y, x)
+
+
+def encoding() -> dict[str, Call]:
+    """FMT-1 of a whole matrix."""
+    x = draw(*SHAPE)
+    return {
+        "ours": lambda: encode(x, E4M3, "saturate"),
+        "memcpy": copying(x),
+        "ml_dtypes": lambda: x.astype(ml_dtypes.float8_e4m3fn),
+    }
+
+
+def decoding() -> dict[str, Call]:
+    """FMT-2, as a product does it: piece by piece, each thrown away; the others' arrays are written once as well."""
+    x = draw(*SHAPE)
+    codes = encode(x, E4M3, "saturate")
+    corners = [(i, j) for i in range(0, SHAPE[0], PIECE) for j in range(0, SHAPE[1], PIECE)]
+    pieces = [codes[i : i + PIECE, j : j + PIECE] for i, j in corners]
+
+    def ours() -> None:
+        for piece in pieces:
+            decode(piece, E4M3)
+
+    return {
+        "ours": ours,
+        "memcpy": copying(x),
+        "ml_dtypes": lambda: codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32),
+    }
+
+
+def quantizing(*block: int) -> dict[str, Call]:
+    """QNT-1 … QNT-5 of a whole matrix; torch, if it is here, does the same in six operations."""
+    x = draw(*SHAPE)
+    calls = {"ours": lambda: quantize(x, scheme(*block)), "memcpy": copying(x)}
+    if find_spec("torch"):
+        calls["torch"] = torch_quantizing(x, *block)
+    return calls
+
+
+def torch_quantizing(x: Any, *block: int) -> Call:  # noqa: ANN401 - float32
+    """The same in torch, eagerly and on one thread."""
+    import torch  # noqa: PLC0415 - only where it is installed
+
+    torch.set_num_threads(1)
+    (m, n), (bm, bn) = x.shape, block
+    tiles = torch.from_numpy(x).view(m // bm, bm, n // bn, bn)
+
+    def call() -> object:
+        scale = tiles.abs().amax((1, 3), keepdim=True).clamp(min=1e-4) / E4M3.largest
+        return (tiles / scale).to(torch.float8_e4m3fn), scale
+
+    return call
+
+
+def multiplying(m: int, n: int, c: int) -> dict[str, Call]:
+    """LIN-1 with exact sums, promoted every 128 products, blocks of 1x128 and 128x128."""
+    x, w, y = draw(m, c), draw(n, c, seed=1), np.empty((m, n), np.float32)
+    a, b = (Operand(quantize(t, s), s) for t, s in ((x, scheme(1, 128)), (w, scheme(128, 128))))
+    return {"ours": lambda: matmul(a, b, Adding("exact", 128)), "sgemm": lambda: np.matmul(x, w.T, out=y)}
+
+
+def stepping(m: int, n: int, c: int) -> dict[str, Call]:
+    """ACC-3: Hopper's tensor core; its yardstick is time itself."""
+    a, b = (decode(quantize(draw(rows, c, seed=rows), scheme(1, c)).codes, E4M3) for rows in (m, n))
+    start = np.zeros((m, n), np.float32)
+    return {"ours": lambda: fused(a, b, start, (E4M3, E4M3), UNITS["hopper"])}
+
+
+def case_of_product(m: int, n: int, c: int) -> Case:
+    """One shape; with few rows, decoding counts."""
+    return Case(f"matmul exact {m}x{n}x{c}", lambda: multiplying(m, n, c), {"sgemm": 3.5 if m <= FEW else 4.5})
+
+
+CASES = (
+    Case("encode e4m3", encoding, {"memcpy": 6.0, "ml_dtypes": 1 / 2}),
+    Case("decode e4m3", decoding, {"memcpy": 2.0, "ml_dtypes": 1 / 5}),
+    Case("quantize 1x128", lambda: quantizing(1, 128), {"memcpy": 8.0, "torch": 1.0}),
+    Case("quantize 128x128", lambda: quantizing(128, 128), {}),
+    *(case_of_product(*shape) for shape in PRODUCTS),
+)
+PER_MULTIPLY_ADD = 10e-9  # seconds of the model of a tensor core, at most
+
+
+def compare(case: Case, rounds: int = ROUNDS) -> Ratios:
+    """Ours against each yardstick."""
+    calls = case.build()
+    one_thread()
+    times = interleave(list(calls.values()), rounds, SECONDS)
+    others = list(calls)[1:]
+    found = {name: [each[0] / each[i] for each in times] for i, name in enumerate(others, 1)}
+    return Ratios(median(each[0] for each in times), found)
+
+
+def per_multiply_add(shape: tuple[int, int, int], rounds: int = ROUNDS) -> list[float]:
+    """Seconds of Hopper's model per multiply-add, round by round."""
+    m, n, c = shape
+    return [each[0] / (m * n * c) for each in interleave(list(stepping(*shape).values()), rounds, SECONDS)]
