@@ -19,6 +19,7 @@ What is left out
     are written (QNT-3).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -148,11 +149,11 @@ def encode(x: Float, fmt: Format, overflow: str) -> Codes:
 def decode(codes: Codes, fmt: Format, dtype: type[np.floating[Any]] = np.float32) -> Float:
     """FMT-2: the numbers that codes stand for, exactly, in float32 or wider."""
     table = np.asarray(TABLES[fmt].astype(dtype), like=codes)
-    source = np.ravel(codes)
-    values = np.empty_like(source, dtype=dtype)
-    for start in range(0, source.shape[0], CHUNK):
-        read_table(table, source[start : start + CHUNK], values[start : start + CHUNK])
-    return values.reshape(codes.shape)
+    values = np.empty_like(codes, dtype=dtype, order="C")
+    band = max(1, CHUNK // max(1, math.prod(codes.shape[1:])))
+    for start in range(0, codes.shape[0], band):
+        read_table(table, codes[start : start + band], values[start : start + band])
+    return values
 
 
 def outside(codes: Any, fmt: Format) -> Any:  # noqa: ANN401 - an array of ml_dtypes

@@ -88,19 +88,15 @@ def panel(operand: Operand, rows: slice) -> Panel:
     """Some rows of an operand; one row of scales where one row of blocks holds them all."""
     (codes, scale), scheme = operand
     height = scheme.block[0]
+    codes = codes[rows]  # (R, C)
     if rows.start // height == (rows.stop - 1) // height:
         scale = scale[rows.start // height][None, :]  # (1, J)
     else:
         scale = np.repeat(scale, height, axis=0)[rows]  # (R, J)
-    return Panel(codes[rows], scale, scheme)
+    return Panel(codes, scale, scheme)
 
 
-def tile(
-    a: Panel,
-    b: Panel,
-    how: Adding,
-    c: Float | None,
-) -> Float:
+def tile(a: Panel, b: Panel, how: Adding, c: Float | None) -> Float:
     """LIN-1, LIN-2: some columns of the product (M, N): each stretch times its scales, added in order of C."""
     formats = (a.scheme.fmt, b.scheme.fmt)
     x = a.codes  # (M, C)
@@ -115,7 +111,9 @@ def tile(
         w = numbers(b.codes[:, k], formats[1], x.dtype)  # (N, n): decoded here, it is still in the cache
         term = inner(x[:, k], w, None, formats, how)  # (M, N)
         term *= scale  # (M, N)
-        total = term if total is None else total + term  # (M, N)
+        if total is not None:
+            term += total  # (M, N)
+        total = term
     assert total is not None
     return total
 
