@@ -94,7 +94,7 @@ def test_bounds_of_the_layer_say_something() -> None:
             if case.op == "moe_fp8":
                 assert bound.max() < 0.25, (case.id, name)
             elif name != "dgate_weight":  # small differences of what all experts give
-                assert np.median(bound) < 0.05, (case.id, name)
+                assert np.median(bound) < 0.1, (case.id, name)
                 assert np.mean(bound > 1) < 0.1, (case.id, name)
 
 

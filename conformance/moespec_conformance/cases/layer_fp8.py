@@ -250,6 +250,6 @@ def sums(op: str, clauses: tuple[str, ...]) -> Iterator[Case]:
     yield one(op, "exact-before-down", ("EXP-6", *clauses), exact, weight_position="before_down", **how)
     for recipe in ("mx-floor", "mx-rceil"):
         yield one(op, f"exact-{recipe}", clauses, exact, recipe=recipe, **{**how, **MX})
-    yield one(op, "certain", clauses, certain, **{**how, "kind": "bounded"})
+    yield one(op, "certain", clauses, certain, **{**how, "kind": "bounded", "tokens": 10})
     v4: Config = {"recipe": "deepseek-v4-fp4", "weight_position": "before_down"}
     yield one(op, "exact-v4", ("MFP-8", *clauses), exact, **v4, **how)
