@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drive_fp8 import drive_fp8
 
+import moespec
+from moespec import MoEConfig
 from moespec.arrays import sigmoid
 from moespec.moe import MoEWeights, moe, moe_backward, moe_forward
+from moespec.ops import RUN
 from moespec_conformance.cases import all_cases
+from moespec_conformance.cases.inputs import config
 from moespec_conformance.oracle import answer, bounded
 from moespec_conformance.protocol import Case
 from moespec_conformance.readings import bounded as bounds
@@ -184,8 +189,6 @@ def test_foreign_arrays_give_the_same_bits_and_ask_only_for_what_cupy_has() -> N
 
 def test_foreign_ops_are_clean_too() -> None:
     """Dispatch, combine and the gate on given ids, ids foreign as well."""
-    from moespec.ops import RUN  # noqa: PLC0415
-
     for name in ("dispatch-holes", "combine-padded", "gate-replay-holes", "gate-backward-holes", "moe-replay-holes"):
         case = all_cases()[name]
         inputs = {n: a for n, a in case.inputs.items() if not (n == "bias" and case.op.endswith("_backward"))}
@@ -194,6 +197,31 @@ def test_foreign_ops_are_clean_too() -> None:
             assert np.array_equal(got.planes[0], plain[out]), (name, out)
     names = set(Path(__file__).with_name("cupy_functions.txt").read_text(encoding="utf-8").splitlines())
     assert Foreign.asked <= names
+
+
+def test_foreign_codes_give_the_same_bits_and_ask_only_for_what_cupy_has() -> None:
+    """FP8 too: on a GPU codes are unsigned integers and scales float32."""
+    Foreign.asked.clear()
+    rng, cfg = np.random.default_rng(7), MoEConfig.from_dict(config(recipe="transformer-engine", block=(2, 8)))
+    given: dict[str, Any] = {
+        "x": (rng.standard_normal((9, 30)) * 2.0 ** rng.integers(-9, 9, (9, 30))).astype(np.float32)
+    }
+    given["x"][0], given["x"][3, 3], given["x"][5, 9] = 0, np.nan, np.inf
+    for name in ("quantize", "dequantize", "requantize", "matmul_fp8"):
+        foreign = RUN[name](cfg, **{key: Foreign(array.copy()) for key, array in given.items()})
+        plain = RUN[name](cfg, **given)
+        for key, got in foreign.items():
+            as_bits = got.planes[0].astype(plain[key].dtype) if key == "scale" else got.planes[0].view(plain[key].dtype)
+            assert as_bits.tobytes() == plain[key].tobytes(), (name, key)
+        if name == "quantize":
+            given = {"codes": plain["codes"].view(np.uint8), "scale": plain["scale"].astype(np.float32)}
+        if name == "requantize":
+            given = {f"{o}_{key}": array for o in "ab" for key, array in given.items()}
+    with np.errstate(over="ignore"):
+        drive_fp8(moespec, Foreign)
+    names = set(Path(__file__).with_name("cupy_functions.txt").read_text(encoding="utf-8").splitlines())
+    assert {"frexp", "ldexp", "rint", "take", "nextafter"} <= Foreign.asked
+    assert Foreign.asked <= names, sorted(Foreign.asked - names)
 
 
 @pytest.mark.parametrize(

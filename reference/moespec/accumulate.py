@@ -77,8 +77,8 @@ class Factors(NamedTuple):
 def factors(x: Float, fmt: Format, wide: Any) -> Factors:  # noqa: ANN401 - a dtype
     """ACC-3: an exponent is floor(log2 |x|), but never below the format's least normal exponent."""
     _, exponent = np.frexp(x)
-    exponent = np.where(x == 0, NOTHING, np.maximum(exponent - 1, fmt.emin)).astype(np.int8)
-    return Factors(np.ascontiguousarray(x.T.astype(wide)), np.ascontiguousarray(exponent.T))
+    exponent = np.where(x == 0, NOTHING, np.maximum(exponent - 1, fmt.emin))
+    return Factors(x.T.astype(wide, order="C"), exponent.T.astype(np.int8, order="C"))
 
 
 def fused(

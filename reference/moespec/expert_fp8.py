@@ -17,11 +17,14 @@ from moespec.quant import Quantized, Scheme, quantized_numbers, spread
 
 
 class Fp8Expert(NamedTuple):
-    """Quantised matrices of one expert, or of a stack of them, (out, in) as in checkpoints."""
+    """Quantised matrices of one expert, or of a stack of them, (out, in) as in checkpoints.
 
-    gate_proj: Operand | None  # (F, H); None without a gate (EXP-7)
-    up_proj: Operand  # (F, H)
-    down_proj: Operand  # (H, F)
+    gate_proj (F, H), None without a gate (EXP-7); up_proj (F, H); down_proj (H, F).
+    """
+
+    gate_proj: Operand | None
+    up_proj: Operand
+    down_proj: Operand
 
 
 class Fp8Cache(NamedTuple):
@@ -68,9 +71,13 @@ def values(quantized: Operand) -> Float:
     return x
 
 
-def by_token(x: Float, codes: Operand, cfg: MoEConfig) -> Operand:
+def by_token(
+    x: Float,  # (N, C)
+    codes: Operand,  # (N, C)
+    cfg: MoEConfig,
+) -> Operand:
     """MFP-6: rows (N, C) as (C, N) in blocks along the tokens: made of their codes, or of the values themselves."""
-    source = values(codes) if codes.scheme.rule.wgrad_from == "codes" else x
+    source = values(codes) if codes.scheme.rule.wgrad_from == "codes" else x  # (N, C)
     return operand(source.T, codes.scheme._replace(block=cfg.a_block))
 
 
@@ -83,7 +90,7 @@ def expert_forward(
 ) -> tuple[Float, Fp8Cache]:
     """MFP-3: what the expert makes of its rows, times their weights (N, H)."""
     # EXP-1 in FP8: two products of the same codes
-    how, none = adding(cfg), np.zeros_like(x, shape=(x.shape[0], 0))
+    how, none = adding(cfg), np.zeros_like(x, shape=(x.shape[0], 0))  # of (N, 0)
     gate = none if weights.gate_proj is None else matmul(x_codes, weights.gate_proj, how)  # (N, A)
     up = matmul(x_codes, weights.up_proj, how)  # (N, F)
 
@@ -111,7 +118,7 @@ def expert_backward(
     cfg: MoEConfig,
 ) -> tuple[Float, Float]:
     """Gradients of x (N, H) and row_weight (N,); those of the weights, float32, are written into dweights."""
-    weight, how, after = cache.row_weight[:, None], adding(cfg), cfg.weight_position == "after_down"
+    how, after, weight = adding(cfg), cfg.weight_position == "after_down", cache.row_weight[:, None]
     h, by_gate, by_up = slopes(cache.gate, cache.up, cfg)
 
     # EXP-6 was: y = row_weight * y, or h = row_weight * h

@@ -64,7 +64,8 @@ def layer_forward(
         experts.append(cache)
 
     # MOE-1: the shared expert has no weight
-    shared, shared_cache = np.zeros_like(x), None  # (T, H)
+    shared_cache = None
+    shared = np.zeros_like(x)  # (T, H)
     if weights.shared is not None and x.shape[0]:
         shared, shared_cache = expert_forward(x, x_codes, np.ones_like(x[:, 0]), weights.shared, cfg)  # (T, H)
     return routed, shared, Fp8LayerCache(topk_weight, rows, experts, shared_cache)
@@ -81,7 +82,7 @@ def layer_backward(
     # MOE-1 was: y = routed + shared
     dx_shared = np.zeros_like(dy)  # (T, H)
     if weights.shared is not None and cache.shared is not None:
-        dx_shared, _ = expert_backward(dy, cache.shared, weights.shared, shared_gradients_of(dweights), cfg)  # (T, H)
+        dx_shared, _ = expert_backward(dy, cache.shared, weights.shared, shared_gradients_of(dweights), cfg)
 
     # MOE-2 was: routed[t] += y_e
     dx = np.zeros_like(dy)  # (T, H)

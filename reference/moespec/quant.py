@@ -39,10 +39,7 @@ class Scheme(NamedTuple):
 
 
 class Quantized(NamedTuple):
-    """A matrix (M, N) in blocks, or a stack of them: codes, and each block's scale (ceil(M / bm), ceil(N / bn)).
-
-    Scales are float32. Where no code is stored, the numbers that codes would stand for are there in their place.
-    """
+    """A matrix (M, N) in blocks, or a stack: codes, or the numbers they stand for; each block's scale (I, J)."""
 
     codes: Any
     scale: Float
@@ -56,9 +53,9 @@ def tiles(
     (m, n), (bm, bn) = x.shape, block
     down, right = -m % bm, -n % bn
     if down:
-        x = np.concatenate([x, np.zeros_like(x, shape=(down, n))])
+        x = np.concatenate([x, np.zeros_like(x, shape=(down, n))])  # (R, N)
     if right:
-        x = np.concatenate([x, np.zeros_like(x, shape=(m + down, right))], axis=1)
+        x = np.concatenate([x, np.zeros_like(x, shape=(m + down, right))], axis=1)  # (R, C)
     return x.reshape((m + down) // bm, bm, (n + right) // bn, bn)
 
 
@@ -66,7 +63,7 @@ def largest_of(
     tiled: Float,  # (I, bm, J, bn)
 ) -> Float:
     """QNT-2: the largest magnitude of each block (I, J); NaN if it holds one."""
-    largest: Float = np.maximum.reduce(np.maximum.reduce(np.abs(tiled), axis=3), axis=1)
+    largest: Float = np.amax(np.amax(np.abs(tiled), axis=3), axis=1)  # (I, J)
     return largest
 
 
@@ -75,7 +72,7 @@ def largest_float32(
 ) -> Float:
     """The same (I, J) of float32: magnitudes stand in the order of their bits, NaN above all, which is faster."""
     bits = np.abs(tiled).view(np.uint32)  # (I, bm, J, bn)
-    largest: Float = np.maximum.reduce(bits, axis=(1, 3)).view(np.float32)  # (I, J)
+    largest: Float = bits.max(axis=(1, 3)).view(np.float32)  # (I, J)
     return largest
 
 
@@ -88,14 +85,14 @@ def scales(
     floor = np.float32(rule.floor_fp4 if scheme.format == "e2m1" else rule.floor)
     amax = np.maximum(np.where(largest < np.inf, largest, 1), floor)  # (I, J)
     if scheme.scale_format == "ue8m0":
-        scale = power_of_two(amax, scheme)
-        factor = 1 / scale
+        scale = power_of_two(amax, scheme)  # (I, J)
+        factor = 1 / scale  # (I, J)
     elif rule.scale_of == "inverse":
-        factor = np.minimum(top / amax, np.finfo(np.float32).max)
-        scale = 1 / factor
+        factor = np.minimum(top / amax, np.finfo(np.float32).max)  # (I, J)
+        scale = 1 / factor  # (I, J)
     else:
-        scale = amax / top
-        factor = {"divide": scale, "reciprocal": 1 / scale, "inverse": top / amax}[rule.apply]
+        scale = amax / top  # (I, J)
+        factor = {"divide": scale, "reciprocal": 1 / scale, "inverse": top / amax}[rule.apply]  # (I, J)
     return special(scale, largest, rule), special(factor, largest, rule)
 
 
@@ -104,7 +101,7 @@ def power_of_two(
     scheme: Scheme,
 ) -> Float:
     """QNT-3: the least 2^k with amax <= 2^k * top (I, J), without a division or a logarithm; k is -127 or more."""
-    part, exponent = np.frexp(amax)  # amax = part * 2^exponent, and part lies in 1/2 … 1
+    part, exponent = np.frexp(amax)  # (I, J): amax = part * 2^exponent, and part lies in 1/2 … 1
     top_part, top_exponent = np.frexp(scheme.fmt.largest)
     low: Float = np.ldexp(np.float32(1), np.maximum(exponent - top_exponent, -127))  # (I, J)
     if scheme.rule.scale_of == "floor":
@@ -119,7 +116,7 @@ def special(
     rule: Recipe,
 ) -> Float:
     """QNT-5: what a recipe says of blocks that hold NaN or infinity, and of blocks of zeros (I, J)."""
-    scale = np.where(largest < np.inf, scale, np.float32(rule.odd_scale))
+    scale = np.where(largest < np.inf, scale, np.float32(rule.odd_scale))  # (I, J)
     return scale if rule.zero_scale is None else np.where(largest == 0, np.float32(rule.zero_scale), scale)
 
 
@@ -132,10 +129,11 @@ def scaled(
     tiled = tiles(x, scheme.block)  # (I, bm, J, bn)
     scale, factor = scales(largest(tiled), scheme)  # (I, J)
     divides = scheme.rule.apply == "divide" and scheme.scale_format == "float32"
-    each = factor[:, None, :, None]
-    numbers = tiled / each if divides else tiled * each
+    each = factor[:, None, :, None]  # (I, 1, J, 1)
+    numbers = tiled / each if divides else tiled * each  # (I, bm, J, bn)
     i, bm, j, bn = tiled.shape
-    return numbers.reshape(i * bm, j * bn)[: x.shape[0], : x.shape[1]], scale
+    numbers = numbers.reshape(i * bm, j * bn)[: x.shape[0], : x.shape[1]]  # (M, N)
+    return numbers, scale
 
 
 def quantize(
@@ -145,12 +143,12 @@ def quantize(
     """QNT-1 … QNT-5: codes (M, N) and scales (I, J) of float32 x, some rows of blocks at a time."""
     (m, n), (bm, bn) = x.shape, scheme.block
     codes = np.zeros_like(x, dtype=scheme.fmt.codes)  # (M, N)
-    scale = np.zeros_like(x, shape=(-(-m // bm), -(-n // bn)))  # (I, J)
+    scale = np.zeros_like(x, shape=(-(-m // bm), -(-n // bn)))
     band = max(1, BAND // max(1, bm * n))
     for i in range(0, scale.shape[0], band):
         rows = slice(i * bm, (i + band) * bm)
         numbers, scale[i : i + band] = scaled(x[rows], scheme, largest_float32)
-        codes[rows] = encode(numbers, scheme.fmt, scheme.overflow)
+        codes[rows] = encode(numbers, scheme.fmt, scheme.overflow)  # (R, N)
     return Quantized(codes, scale)
 
 
@@ -160,22 +158,19 @@ def quantized_numbers(
 ) -> tuple[Float, Float]:
     """The numbers that `quantize`'s codes stand for (M, N), and its scales (I, J), by FMT-1 itself: any reading's x."""
     numbers, scale = scaled(x, scheme)
-    return rounded(numbers, scheme.fmt), scale
+    numbers = rounded(numbers, scheme.fmt)  # (M, N)
+    return numbers, scale
 
 
-def spread(
-    scale: Float,  # (I, J)
-    block: Block,
-    shape: tuple[int, ...],
-) -> Float:
-    """QNT-1: its block's scale at each element (M, N)."""
+def spread(scale: Float, block: Block, shape: tuple[int, ...]) -> Float:
+    """QNT-1: at each element of a matrix of this shape, the scale of its block; scales are (I, J)."""
     (bm, bn), (m, n) = block, shape
     return np.repeat(np.repeat(scale, bm, axis=0)[:m], bn, axis=1)[:, :n]
 
 
 def dequantize(quantized: Quantized, scheme: Scheme) -> Float:
     """QNT-6: each code's number times its block's scale, rounded once to float32 (M, N)."""
-    numbers = decode(quantized.codes, scheme.fmt)  # (M, N)
+    numbers = decode(quantized.codes, scheme.fmt)
     return numbers * spread(quantized.scale, scheme.block, numbers.shape)
 
 

@@ -20,6 +20,16 @@ class Foreign(Planes):
 
     asked: ClassVar[set[str]] = set()
 
+    def view(self, dtype: Any) -> "Foreign":  # noqa: ANN401 - NumPy's
+        """The same bits as another dtype."""
+        self.asked.add("ndarray.view")
+        return Foreign(self.planes[0].view(dtype))
+
+    def astype(self, _dtype: Any, **kwargs: Any) -> "Foreign":  # noqa: ANN401 - NumPy's
+        """The same numbers in another dtype."""
+        self.asked.add("ndarray.astype")
+        return Foreign(self.planes[0].astype(_dtype, **kwargs))
+
     def tolist(self) -> Any:  # noqa: ANN401 - nested lists
         """Copy to the host, on purpose."""
         self.asked.add("ndarray.tolist")
@@ -43,6 +53,8 @@ class Foreign(Planes):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         """NEP 18."""
         self.asked.add(func.__name__)
+        if func is np.asarray:
+            return Foreign(func(*args, **kwargs))  # like= a foreign one: copied to the device, on purpose
         return foreign(func(*map(host, args), **{k: host(v) for k, v in kwargs.items()}))
 
 
@@ -59,4 +71,6 @@ def host(x: Any) -> Any:  # noqa: ANN401 - an argument of any kind
 
 def foreign(x: Any) -> Any:  # noqa: ANN401 - a result of any kind
     """A result, behind the doors again."""
+    if isinstance(x, NESTED):
+        return type(x)(map(foreign, x))
     return Foreign(np.asarray(x)) if isinstance(x, NUMBERS) else x

@@ -24,7 +24,7 @@ def magnitude(a: Bounded) -> Bounded:
 
 
 def greatest(a: Bounded, axis: int) -> Bounded:
-    """np.maximum.reduce: the largest moves by no more than the largest of all that may be."""
+    """np.amax: the largest moves by no more than the largest of all that may be."""
     v, high, low = (np.maximum.reduce(p, axis=axis) for p in (a.v, a.v + a.e, a.v - a.e))
     return fresh(v, where(high - v > v - low, high - v, v - low), a.store)
 
@@ -56,7 +56,7 @@ def whole(a: Bounded) -> Bounded:
 
 RULES: dict[Any, Callable[..., Any]] = {
     np.abs: magnitude,
-    (np.maximum, "reduce"): greatest,
+    np.amax: greatest,
     np.frexp: parted,
     np.ldexp: shifted,
     np.rint: whole,

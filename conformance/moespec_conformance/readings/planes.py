@@ -109,8 +109,6 @@ class Planes(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Array, out: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401
         """NEP 13: the reading's rule; `a += b` and `np.matmul(a, b, out=c)` write into what they name."""
-        if method == "reduce" and (ufunc, method) in self.RULES:
-            return self.RULES[ufunc, method](*args, **kwargs)
         rule = self.RULES.get(ufunc)
         if method != "__call__" or rule is None or kwargs:
             raise TypeError(f"{type(self).__name__} has no rule for {ufunc.__name__}.{method}{sorted(kwargs) or ''}")
