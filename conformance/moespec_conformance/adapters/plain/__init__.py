@@ -42,7 +42,7 @@ OTHERS = """variants mask ties variable-routing noisy-topk softmax-over-chosen e
 
 RECIPES = """deepseek-v3 deepseek-v3.1 deepgemm tilekernels transformer-engine torchao mx-floor mx-rceil
     deepseek-v4-fp4"""
-SMALL = "fp8 fp8-products fp8-exact hopper ada blackwell moments"
+SMALL = "fp8 fp8-products fp8-exact hopper ada blackwell fp8-layer moments"
 
 
 class Adapter:

@@ -155,8 +155,9 @@ def recipe_fields(recipe: str) -> Config:
 
 def block_of(c: Config, name: str) -> tuple[int, int]:
     """Check CFG-18."""
-    sizes = c[name]
-    two = isinstance(sizes, list | tuple) and len(sizes) == 1 + 1
+    require(isinstance(c[name], list | tuple), f"CFG-18: {name} is not two sizes")
+    sizes = list[int](c[name])
+    two = len(sizes) == len(("rows", "columns"))
     require(two and all(whole(size, 1) for size in sizes), f"CFG-18: {name} is not two sizes")
     return sizes[0], sizes[1]
 

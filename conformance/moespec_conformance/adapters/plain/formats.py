@@ -112,7 +112,8 @@ def store(name: str, codes: Array) -> Array:
     if name != "e2m1":
         return codes.astype(np.uint16 if name in ("e5m6", "bfloat16") else np.uint8)
     require(codes.shape[-1] % 2 == 0, "FMT-5: e2m1 needs an even number of columns")
-    return (codes[..., ::2] + 16 * codes[..., 1::2]).astype(np.uint8)
+    pairs: Array = codes[..., ::2] + 16 * codes[..., 1::2]
+    return pairs.astype(np.uint8)
 
 
 def load(name: str, stored: Array) -> Array:

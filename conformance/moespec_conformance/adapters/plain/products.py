@@ -229,7 +229,7 @@ def box(t: Tensors, side: str, kind: tuple[str, Block], e: int | None = None) ->
         return matrix(many, scale, *kind)
     if e is not None:
         return matrix(many[e], scale[e], *kind)
-    return Matrix(many.reshape(many[..., 0].size, many.shape[-1]), scale, *kind)
+    return Matrix(many.reshape(many.shape[0] * many.shape[1], many.shape[-1]), scale, *kind)
 
 
 def grouped_matmul_fp8(c: Config, t: Tensors) -> Tensors:
