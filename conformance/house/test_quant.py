@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ def test_the_table_of_spec_is_the_recipes() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
     ]
-    for above, row in zip(rows, rows[1:], strict=False):
+    for above, row in pairwise(rows):
         row[:] = [a if cell == "the same" else cell for a, cell in zip(above, row, strict=True)]
     told = {name: row[1:] for row in rows[1:] for name in re.findall(r"`([\w.-]+)`", row[0])}
     assert set(told) == set(RECIPES)
