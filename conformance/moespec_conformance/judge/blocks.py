@@ -69,7 +69,8 @@ def near_scale(b: Blocks, got: Array) -> Finding:
     amax = np.maximum(largest_of(tiles(b.x, b.scheme.block)), np.float32(floor_of(b.scheme)))
     quotient = amax.astype(np.float64) / b.scheme.fmt.largest
     whole = b.scheme.scale_format == "ue8m0"
-    ordinary = (np.abs(b.scale - quotient) <= NEAR * quotient) & (not whole)  # and not what a recipe says of one block
+    ordinary = np.abs(b.scale - quotient) <= NEAR * quotient  # and not what a recipe says of single blocks
+    ordinary &= ~b.odd & (not whole)
     want = np.where(ordinary, quotient, b.scale)
     bound = np.zeros_like(want) if whole else NEAR * want
     judged = ~(b.odd & np.isnan(b.scale))
