@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import planted
+import planted_fp8
 import pytest
 from killing import OWN, Aim, Bug, killers, kinds, living, margins, reported, unjust
 from planted import BUGS, HONEST, V3, rounding, variants
 from planted.expert import NoTokenCrashes
 
 FLOAT32 = [made for made in HONEST if made.arithmetic == "float32"]
+FP8_OPS = {op for ops in planted_fp8.OPS.values() for op in ops}  # test_planted_fp8.py asks these
 CRASHES = {NoTokenCrashes}  # these give no wrong number, only an exception: an error, not a fail
 
 
@@ -26,7 +28,8 @@ def test_honest_implementations_pass(made: Bug) -> None:
 @pytest.mark.parametrize("made", FLOAT32)
 def test_honest_implementations_pass_other_profiles(made: Bug) -> None:
     """Given routings of any width, padding rows, malformed input, relations."""
-    results = [r for name in ("variable-routing", "reject", "relation") for r in reported(made, name).results]
+    names = ("variable-routing", "reject", "relation")
+    results = [r for name in names for r in reported(made, name).results if r.op not in FP8_OPS]
     assert [(r.case, r.message) for r in results if r.status not in ("pass", "rejected_ok")] == []
 
 

@@ -1,5 +1,6 @@
 """The suite, tested on what lies around the gate and the experts: routers, losses, capacity, layouts, ranks, norm."""
 
+import planted_fp8
 import pytest
 from killing import AIMS, AROUND, Aim, Bug, killers, kinds, living, margins, unjust
 from planted import HONEST, OTHER_OPS
@@ -20,6 +21,7 @@ def test_honest_implementations_pass(made: Bug, profile: str) -> None:
 def test_every_profile_is_passed_and_kills() -> None:
     """The independent implementation does all that the suite asks, and each profile has bugs to kill."""
     beside = {"ties", "variable-routing", "reject", "relation", "batch-invariant"}  # test_planted.py asks these
+    beside |= set(planted_fp8.PROFILES)  # and test_planted_fp8.py these
     asked = set(PROFILES) - beside - {alias for names in ALIASES.values() for alias in names}
     assert asked == set(HONEST[Honest])
     assert asked == {aim.profile for aim in AIMS}
