@@ -118,7 +118,8 @@ def quantized(x: Any, config: dict[str, Any], of_block: Callable[..., Made]) -> 
     numbers = np.zeros((m, c), F32)
     for i, j in np.ndindex(scale.shape):
         at = slice(i * bm, (i + 1) * bm), slice(j * bn, (j + 1) * bn)
-        amax = np.abs(x[at]).max()
+        largest = np.fmax if of_block is transformer_engine else np.maximum  # fmaxf drops NaN
+        amax = largest.reduce(np.abs(x[at]), axis=None, initial=F32(0))
         if np.isfinite(amax) or of_block is transformer_engine:
             made = of_block(amax, top, powers=powers, fp4=name == "e2m1")
             numbers[at] = x[at] / made.factor if made.divides else x[at] * made.factor

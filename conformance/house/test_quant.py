@@ -44,8 +44,9 @@ def ocp_power(amax: float, top: int) -> Any:
 
 def by_hand(recipe: str, block: Any, fmt: str, scale_format: str) -> tuple[Any, Any]:
     """One block's scale, and its numbers in float32 before they are rounded: the rows of QNT-2's table."""
-    top, largest = TOP[fmt], np.max(np.abs(block))
     te, mx = recipe == "transformer-engine", recipe.startswith("mx")
+    top, largest = TOP[fmt], (np.fmax if te else np.maximum).reduce(np.abs(block), axis=None)
+    largest = f32(0) if te and np.isnan(largest) else largest
     if not largest < np.inf:
         return (f32(1), block) if te else (f32(np.nan), np.full_like(block, np.nan))
     if te and largest == 0:

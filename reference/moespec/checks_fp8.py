@@ -16,6 +16,7 @@ from moespec.quant import LIFTED, Block, largest_of, spread, tiles
 from moespec.shapes import per_byte
 
 DIGITS = 53  # bits of float64's numbers
+NARROW = {"e4m3", "e4m3fnuz", "e2m1"}  # MFP-1: any sum of these is exact in float64
 SPREAD = 2.0**14  # QNT-8: between the scales that one block of E4M3 can hold
 
 
@@ -41,10 +42,10 @@ def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
         both = (cfg.a_format, cfg.b_format)
         require(both == ("e2m1", "e4m3"), f"QNT-8: lift_fp4 makes e4m3 of e2m1, not {both[1]} of {both[0]}")
         check_lift(op, tensors["codes"], tensors["scale"], cfg.a_block, cfg.b_block)
-    if op in {"matmul_fp8", "grouped_matmul_fp8"}:
-        check_sum(op, cfg, tensors)
     if op == "grouped_matmul_fp8":
         check_groups(cfg, tensors)
+    if op in {"matmul_fp8", "grouped_matmul_fp8"}:
+        check_sum(op, cfg, tensors)
     if op == "adamw":
         require(int(tensors["step"]) >= 1, f"OPT-1: adamw: step must be 1 or more, not {tensors['step']}")
         require(bool(np.all(tensors["exp_avg_sq"] >= 0)), "OPT-1: adamw: exp_avg_sq must be 0 or more")
@@ -70,6 +71,8 @@ def check_layer(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """MFP-1 … MFP-8: the layer's x, blocks that suit the products forward and backward, and experts in E2M1."""
     require(np.dtype(tensors["x"].dtype) == np.float32, f"MFP-1: {op}: x must be float32, not {tensors['x'].dtype}")
     require(cfg.a_block[0] == 1, f"MFP-2: {op}: a_block must be one row high, not {cfg.a_block[0]}")
+    wide = {cfg.a_format, cfg.b_format} - NARROW if cfg.accumulate == "exact" else ()
+    require(not wide, f"MFP-1: {op}: exact sums of the layer are of {', '.join(sorted(NARROW))}")
     promoted = cfg.promote_every or cfg.accumulate == "float32"
     require(promoted, f"LIN-3: {op}: scales differ along C, so promote_every must not be 0")
     lifted = cfg.b_format == "e2m1"
@@ -98,10 +101,11 @@ def check_lift(op: str, codes: Any, scale: Any, block: Block, target: Block) -> 
 def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """LIN-3: a sum that is never promoted has one scale along C. ACC-1: exact sums are those that float64 holds."""
     if not cfg.promote_every and cfg.accumulate != "float32":
-        for name in ("a_scale", "b_scale"):
-            scale = scale_inside(tensors[name])
-            same = bool(np.all((scale == scale[..., :1]) | np.isnan(scale)))
-            require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")
+        for name, width in (("a_scale", cfg.a_block[1]), ("b_scale", cfg.b_block[1])):
+            ends = np.cumsum(tensors["expert_size"])[:-1] // width if "expert_size" in tensors else []
+            for scale in np.split(scale_inside(tensors[name]), ends, axis=-1):
+                same = bool(np.all((scale == scale[..., :1]) | np.isnan(scale)))
+                require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")
     if cfg.accumulate == "exact":
         bits = bits_of_sum(cfg, tensors)
         require(bits <= DIGITS, f"ACC-1: {op}: these exponents need {bits} bits, float64 has {DIGITS}")

@@ -87,12 +87,10 @@ def scales(
     if scheme.scale_format == "ue8m0":
         scale = power_of_two(amax, scheme)  # (I, J)
         factor = 1 / scale  # (I, J)
-    elif rule.scale_of == "inverse":
-        factor = np.minimum(top / amax, np.finfo(np.float32).max)  # (I, J)
-        scale = 1 / factor  # (I, J)
     else:
-        scale = amax / top  # (I, J)
-        factor = {"divide": scale, "reciprocal": 1 / scale, "inverse": top / amax}[rule.apply]  # (I, J)
+        inverse = np.minimum(top / amax, np.finfo(np.float32).max)  # (I, J)
+        scale = 1 / inverse if rule.scale_of == "inverse" else amax / top  # (I, J)
+        factor = {"divide": scale, "reciprocal": 1 / scale, "inverse": inverse}[rule.apply]  # (I, J)
     return special(scale, largest, rule), special(factor, largest, rule)
 
 
@@ -127,7 +125,8 @@ def scaled(
 ) -> tuple[Float, Float]:
     """QNT-4: x in units of its blocks' scales (M, N), not yet rounded; and the scales (I, J)."""
     tiled = tiles(x, scheme.block)  # (I, bm, J, bn)
-    scale, factor = scales(largest(tiled), scheme)  # (I, J)
+    counted = np.where(np.isnan(tiled), 0, tiled) if scheme.rule.skips_nan else tiled  # (I, bm, J, bn)
+    scale, factor = scales(largest(counted), scheme)  # (I, J)
     divides = scheme.rule.apply == "divide" and scheme.scale_format == "float32"
     each = factor[:, None, :, None]  # (I, 1, J, 1)
     numbers = tiled / each if divides else tiled * each  # (I, bm, J, bn)

@@ -12,6 +12,7 @@ class Recipe(NamedTuple):
     apply: str = "divide"  # QNT-4: "divide" x / scale, "reciprocal" x * (1 / scale), "inverse" x * (largest / amax)
     odd_scale: float = float("nan")  # QNT-5: the scale of a block that holds NaN or infinity
     zero_scale: float | None = None  # QNT-5: the scale of a block of zeros; None: as the floor says
+    skips_nan: bool = False  # QNT-5: a block's largest magnitude is sought among what is not NaN
     wgrad_from: str = "codes"  # MFP-6: the weight gradient's blocks are made from FP8 "codes", or from "values"
     dispatch_scale: str | None = None  # MFP-2: the scale format of what is sent between ranks; None: as the others
     format: str = "e4m3"
@@ -45,6 +46,7 @@ RECIPES = {
         apply="inverse",
         odd_scale=1.0,
         zero_scale=1.0,
+        skips_nan=True,
         wgrad_from="values",
         scale_format="ue8m0",
     ),

@@ -13,6 +13,7 @@ import numpy as np
 from moespec_conformance.readings.bounded import Bounded, fresh, size, where
 from moespec_conformance.readings.elementary import compared
 from moespec_conformance.readings.planes import Array
+from moespec_conformance.readings.portable import plain
 
 LOWEST = -1074  # of float64
 SAFE = 0.25  # of a step: below it a number near the edge of its binade rounds to that edge on either side
@@ -61,5 +62,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     np.ldexp: shifted,
     np.rint: whole,
     np.equal: compared(np.equal),
+    np.isnan: lambda a: np.isnan(plain(a.v)),
 }
 Bounded.RULES |= RULES

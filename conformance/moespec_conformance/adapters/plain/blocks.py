@@ -61,7 +61,7 @@ def reciprocal(amax: f32, top: f32, x: Array) -> tuple[f32, Array]:
 
 def two_quotients(amax: f32, top: f32, x: Array) -> tuple[f32, Array]:
     """QNT-2: tilekernels."""
-    return amax / top, x * (top / amax)
+    return amax / top, x * min(top / amax, LARGEST)
 
 
 def inverse(amax: f32, top: f32, x: Array) -> tuple[f32, Array]:
@@ -95,12 +95,13 @@ def power(recipe: str, amax: float, top: float) -> int:
 
 def scaled(recipe: str, name: str, x: Array, *, powers: bool) -> tuple[float | f32, Array]:
     """QNT-2 to QNT-5 for one block: its scale, and the numbers to be rounded."""
-    most, top = np.abs(x).max(), f32(FORMATS[name].top)
+    engine, top = recipe == "transformer-engine", f32(FORMATS[name].top)
+    most = np.abs(x[~np.isnan(x)] if engine else x).max(initial=f32(0))
     if not isfinite(most):
-        return (1, x) if recipe == "transformer-engine" else (nan, np.zeros_like(x))
+        return (1, x) if engine else (nan, np.zeros_like(x))
     floor, floor_e2m1, rule = RULES[recipe]
     amax = max(most, f32(floor_e2m1 if name == "e2m1" else floor))
-    if recipe == "transformer-engine" and not x.any():
+    if engine and not most:
         return 1, x
     if not powers:
         return rule(amax, top, x)

@@ -43,7 +43,9 @@ def experts(c: Config, t: Tensors) -> list[tuple[str, int | None, Expert]]:
 
 
 def check_layer(c: Config) -> None:
-    """Check LIN-3, MFP-2 and MFP-5."""
+    """Check LIN-3, MFP-1, MFP-2 and MFP-5."""
+    narrow = {c["a_format"], c["b_format"]} <= {"e4m3", "e4m3fnuz", "e2m1"}
+    require(narrow or c["accumulate"] != "exact", "MFP-1: exact sums of these formats may not fit")
     require(c["a_block"][0] == 1, "MFP-2: rows of an expert share a scale with others")
     if c["accumulate"] != "float32":
         require(c["promote_every"] > 0, "LIN-3: one accumulator over scales that differ")
