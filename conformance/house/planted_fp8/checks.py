@@ -115,6 +115,8 @@ def check_op(made: Any, op: str, c: Config, t: Tensors) -> None:
 def check_experts(made: Any, c: Config, t: Tensors) -> None:
     """Products that can be made, forward and back; matrices in E2M1 that can be lifted."""
     need(c["promote_every"] or c["accumulate"] == "float32", "without promotion scales must be the same along C")
+    exact = c["accumulate"] == "exact"
+    need(not exact or {c["a_format"], c["b_format"]} <= {"e4m3", "e4m3fnuz", "e2m1"}, "more than 53 bits")
     widths = [n for n in (c["promote_every"], c["a_block"][1], c["b_block"][0]) if n]
     need(c["b_format"] == "e2m1" or all(n % min(widths) == 0 for n in widths), "height of b_block")
     for name in t if c["b_format"] == "e2m1" else ():
@@ -141,7 +143,10 @@ def check_product(made: Any, c: Config, t: Tensors) -> None:
     if not c["promote_every"] and c["accumulate"] != "float32":
         for name in ("a_scale", "b_scale"):
             scale = made._scale_in(t[name])  # noqa: SLF001
-            need(((scale == scale[..., :1]) | np.isnan(scale)).all(), f"{name} must be the same along C")
+            width = c[name.replace("scale", "block")][1]
+            ends = np.cumsum(t.get("expert_size", np.zeros(1, np.int64)))[:-1] // width
+            for part in np.split(scale, ends, axis=-1):  # each share alone
+                need(((part == part[..., :1]) | np.isnan(part)).all(), f"{name} must be the same along C")
     if c["accumulate"] != "exact":
         return
     span, length = 0.0, 1

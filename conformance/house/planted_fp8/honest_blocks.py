@@ -20,6 +20,7 @@ class Recipe(NamedTuple):
     number: str  # "x/s", "x*(1/s)", "x*(t/a)"
     zeros: float | None = None
     odd: float = np.nan
+    nan_counts: bool = True  # toward amax
     ocp: bool = False  # OCP's powers of two
     sent: str | None = None  # scale format of what is sent
     by_codes: bool = True  # the weight gradient's operands are made of codes
@@ -30,7 +31,7 @@ RECIPES = {
     "deepseek-v3.1": Recipe(1e-4, 6 * TINY, "a/t", "x/s"),
     "deepgemm": Recipe(1e-4, 1e-4, "a/t", "x*(1/s)"),
     "tilekernels": Recipe(1e-4, 6 * TINY, "a/t", "x*(t/a)"),
-    "transformer-engine": Recipe(SMALLEST, SMALLEST, "1/(t/a)", "x*(t/a)", 1.0, 1.0, by_codes=False),
+    "transformer-engine": Recipe(SMALLEST, SMALLEST, "1/(t/a)", "x*(t/a)", 1.0, 1.0, nan_counts=False, by_codes=False),
     "torchao": Recipe(1e-12, 1e-12, "1/(t/a)", "x*(t/a)", by_codes=False),
     "mx-floor": Recipe(SMALLEST, SMALLEST, "a/t", "x/s", ocp=True, by_codes=False),
     "mx-rceil": Recipe(SMALLEST, SMALLEST, "a/t", "x/s", by_codes=False),
@@ -102,8 +103,7 @@ class Blocks(Formats):
         return 1 / self._inverse(amax, how)
 
     def _inverse(self, amax: Array, how: How) -> Array:
-        most = np.finfo(np.float32).max if RECIPES[how.recipe].scale == "1/(t/a)" else np.inf
-        return np.minimum(self._largest(how) / amax, np.float32(most))
+        return np.minimum(self._largest(how) / amax, np.finfo(np.float32).max)
 
     def _special(self, a: Array, amax: Array, how: How) -> Array:
         """Scales of blocks of zeros, and of those with NaN or infinity."""
@@ -125,8 +125,12 @@ class Blocks(Formats):
         """The scale that is handed out, given the one that was used."""
         return scale
 
+    def _without_nan(self, x: Array) -> Array:
+        return np.where(np.isnan(x), np.float32(0), x)
+
     def _quantize(self, x: Array, how: How) -> Blocked:
-        amax = self._amax(x, how.block)
+        counted = x if RECIPES[how.recipe].nan_counts else self._without_nan(x)
+        amax = self._amax(counted, how.block)
         scale = self._special(self._block_scale(self._floored(amax, how), how), amax, how)
         codes = self._encode(self._numbers(x, amax, scale, how), how.format, how.overflow)
         return Blocked(codes, self._stored_scale(scale, how), how.format, how.block)

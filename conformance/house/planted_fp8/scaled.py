@@ -6,7 +6,7 @@ import numpy as np
 from planted.arith import Array, bf16
 
 from .honest import Fp8
-from .honest_blocks import RECIPES, How
+from .honest_blocks import How
 from .honest_formats import Blocked
 
 PROFILES = ("fp8",)
@@ -115,14 +115,24 @@ class NanScaleLost(_Odd):
 
 
 class OddAsOthers(_Odd):
-    """A block with NaN has a scale of NaN, in TransformerEngine's recipe too."""
+    """A block with NaN or infinity has a scale of NaN, in TransformerEngine's recipe too."""
 
     profiles = ("recipe-transformer-engine",)
 
+    def _without_nan(self, x: Array) -> Array:
+        return x
+
     def _special(self, a: Array, amax: Array, how: How) -> Array:
-        rule = RECIPES[how.recipe]
-        a = a if rule.zeros is None else np.where(amax == 0, np.float32(rule.zeros), a)
-        return np.where(np.isfinite(amax), a, np.float32(np.nan))
+        return np.where(np.isfinite(amax), super()._special(a, amax, how), np.float32(np.nan))
+
+
+class NanCounts(_Odd):
+    """A block with NaN has scale 1 in TransformerEngine's recipe, as one with infinity has."""
+
+    profiles = ("recipe-transformer-engine",)
+
+    def _without_nan(self, x: Array) -> Array:
+        return x
 
 
 class _Recipe(Fp8):
