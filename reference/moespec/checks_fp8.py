@@ -35,6 +35,7 @@ def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
         if name.endswith("scale"):
             kind: Any = np.dtype(tensor.dtype)
             require(kind in (np.float32, ml_dtypes.float8_e8m0fnu), f"QNT-3: {op}: {name} is {kind}")
+    check_formats(op, cfg)
     check_even(op, cfg, tensors)
     if op.startswith("moe_fp8"):
         check_layer(op, cfg, tensors)
@@ -57,6 +58,14 @@ def check_codes(op: str, name: str, codes: Any, fmt: Format) -> None:  # noqa: A
     require(kind in (fmt.codes, fmt.storage), f"FMT-5: {op}: {name} is {kind}, not {np.dtype(fmt.storage)}")
     wide = fmt.bits not in (4, 8, 16) and kind == fmt.codes
     require(not wide or not bool(np.any(codes >> fmt.bits)), f"FMT-5: {op}: {name} has bits beyond {fmt.bits}")
+
+
+def check_formats(op: str, cfg: MoEConfig) -> None:
+    """QNT-1: bfloat16 has float32's range, so its scales would leave it: blocks and products are of small formats."""
+    both = (cfg.a_format, cfg.b_format)
+    scaled = ("requantize", "matmul_fp8", "grouped_matmul_fp8", "moe_fp8", "moe_fp8_backward")
+    used = {"quantize": (cfg.format,), **dict.fromkeys(scaled, both)}.get(op, ())
+    require("bfloat16" not in used, f"QNT-1: {op}: blocks of bfloat16 have no scale")
 
 
 def check_even(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
@@ -104,7 +113,7 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
         for name, width in (("a_scale", cfg.a_block[1]), ("b_scale", cfg.b_block[1])):
             ends = np.cumsum(tensors["expert_size"])[:-1] // width if "expert_size" in tensors else []
             for scale in np.split(scale_inside(tensors[name]), ends, axis=-1):
-                same = bool(np.all((scale == scale[..., :1]) | np.isnan(scale)))
+                same = bool(np.all((scale == scale[..., :1]) | (np.isnan(scale) & np.isnan(scale[..., :1]))))
                 require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")
     if cfg.accumulate == "exact":
         bits = bits_of_sum(cfg, tensors)

@@ -71,7 +71,7 @@ def matmul(
     """LIN-1: a @ b.T (M, N) in float32, TILE columns at a time; c (M, N) is what the accumulator holds before."""
     size, rows = a.shape[0], b.shape[0]
     if 0 in b.shape:  # an empty sum
-        return np.zeros_like(a.matrix.scale, shape=(size, rows)) if c is None else c
+        return np.zeros_like(a.matrix.scale, shape=(size, rows)) if c is None else c.copy()
     if how.accumulate == "float32":
         return dequantized_matmul(a, b, c)
     wide = np.float64 if how.accumulate == "exact" else np.float32

@@ -6,7 +6,7 @@ import numpy as np
 
 from moespec.arrays import Float
 from moespec.config import MoEConfig
-from moespec.formats import FORMATS, rounded
+from moespec.formats import FORMATS, nearest
 
 
 class Trained(NamedTuple):
@@ -18,8 +18,8 @@ class Trained(NamedTuple):
 
 
 def stored(moment: Float, cfg: MoEConfig) -> Float:
-    """OPT-2: a moment as it is kept, rounded to the nearest bfloat16 after each step."""
-    return rounded(moment, FORMATS["bfloat16"]) if cfg.moment_format == "bfloat16" else moment
+    """OPT-2: a moment as it is kept, rounded to the nearest bfloat16 after each step; infinity stays."""
+    return nearest(moment, FORMATS["bfloat16"]) if cfg.moment_format == "bfloat16" else moment
 
 
 def adamw(

@@ -45,12 +45,17 @@ class Quantized(NamedTuple):
     scale: Float
 
 
+def within(block: Block, shape: tuple[int, ...]) -> Block:
+    """QNT-1: a block that is larger than its matrix ends where that does."""
+    return min(block[0], max(shape[0], 1)), min(block[1], max(shape[1], 1))
+
+
 def tiles(
     x: Float,  # (M, N)
     block: Block,
 ) -> Float:
     """QNT-1: the blocks of a matrix (I, bm, J, bn); a ragged edge is filled up with zeros."""
-    (m, n), (bm, bn) = x.shape, block
+    (m, n), (bm, bn) = x.shape, within(block, x.shape)
     down, right = -m % bm, -n % bn
     if down:
         x = np.concatenate([x, np.zeros_like(x, shape=(down, n))])  # (R, N)
@@ -163,7 +168,7 @@ def quantized_numbers(
 
 def spread(scale: Float, block: Block, shape: tuple[int, ...]) -> Float:
     """QNT-1: at each element of a matrix of this shape, the scale of its block; scales are (I, J)."""
-    (bm, bn), (m, n) = block, shape
+    (bm, bn), (m, n) = within(block, shape), shape
     return np.repeat(np.repeat(scale, bm, axis=0)[:m], bn, axis=1)[:, :n]
 
 

@@ -31,7 +31,7 @@ OCP = (Way("e4m3", MX, "ue8m0"), Way("e5m2", MX, "ue8m0"), FP4, Way("e4m3", MX_C
 WAYS = {
     "deepseek-v3": (*FLOAT32, UE8M0[0]),
     "deepseek-v3.1": UE8M0,
-    "deepgemm": (*FLOAT32, *UE8M0, FP4),
+    "deepgemm": (*FLOAT32, *UE8M0),  # its E2M1 takes ties toward zero (FMT-1)
     "tilekernels": (*FLOAT32, *UE8M0, FP4),
     "transformer-engine": (*FLOAT32, *UE8M0),
     "torchao": FLOAT32,
@@ -66,11 +66,17 @@ def of(recipe: str) -> Iterator[Case]:
         size = (256, 512) if way.block == SQUARE else (32, 384)
         for slug, (make, clauses) in FAMILIES.items():
             about = tuple(dict.fromkeys((*clauses, "QNT-2", "QNT-4", "CFG-17", "CFG-18")))
-            yield quantize(f"{recipe}-{way.slug}-{slug}", make, about, size, **said, **way._asdict())
+            kind = (
+                "bounded"
+                if slug == "odd" and way.scale_format == "float32" and recipe != "transformer-engine"
+                else "exact"
+            )
+            how: dict[str, Any] = {**said, **way._asdict(), "kind": kind}  # what NaN does, authors leave to hardware
+            yield quantize(f"{recipe}-{way.slug}-{slug}", make, about, size, **how)
     first = WAYS[recipe][0]
     for slug, block, size in RAGGED:
         if block == first.block and (first.format != "e2m1" or size[1] % 2 == 0):
-            how: dict[str, Any] = {**said, **first._asdict()}
+            how = {**said, **first._asdict()}
             yield quantize(f"{recipe}-ragged-{slug}", FAMILIES["blocks-apart"][0], ("QNT-1", "QNT-2"), size, **how)
     if recipe in FROM_CODES:
         kind = first.scale_format

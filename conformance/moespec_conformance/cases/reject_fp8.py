@@ -22,6 +22,7 @@ WORDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("unknown-scale-format", {"scale_format": "e8m0"}),
     ("unknown-overflow", {"overflow": "clip"}),
 )
+WIDE = (("blocks-of-bfloat16", {"format": "bfloat16"}),)
 BLOCKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("block-of-nothing", {"block": [0, 128]}),
     ("block-negative", {"block": [1, -128]}),
@@ -38,7 +39,7 @@ BLOCKS: tuple[tuple[str, dict[str, Any]], ...] = (
 def configs() -> Iterator[Case]:
     """Good tensors, impossible config: of quantize, since the neutral values are good for all."""
     good = quantize("for-rejects", matrices.ordinary, ())
-    for clause, table in (("CFG-17", WORDS), ("CFG-18", BLOCKS)):
+    for clause, table in (("CFG-17", WORDS), ("CFG-18", BLOCKS), ("QNT-1", WIDE)):
         for slug, changed in table:
             bad = {**good.config, **changed}
             yield Case(f"reject-{slug}", good.op, bad, good.build, (clause,), "reject", profiles=("reject",), good=good)

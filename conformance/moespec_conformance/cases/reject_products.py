@@ -39,6 +39,7 @@ def of_products() -> Iterator[Case]:
         yield changed(f"product-{slug}", "CFG-19", good, **fields)
     still = products.one("unpromoted-for-rejects", (), SIZE, accumulate="exact", promote_every=0, scale=products.by_row)
     yield bad_tensor("unpromoted-scales-of-a", "LIN-3", still, put("a_scale", (3, 1), 2.0**20))
+    yield bad_tensor("unpromoted-scale-is-nan", "LIN-3", still, put("a_scale", (3, 1), np.nan))
     yield bad_tensor("unpromoted-scales-of-b", "LIN-3", still, put("b_scale", (0, 2), 2.0**20))
     wide: dict[str, Any] = {"a_format": "e5m2", "b_format": "e5m2", "accumulate": "exact"}
     narrow = products.one("e5m2-for-rejects", (), SIZE, codes=products.narrow, **wide)

@@ -111,6 +111,7 @@ def scaled(recipe: str, name: str, x: Array, *, powers: bool) -> tuple[float | f
 
 def quantise(c: Config, x: Array, name: str, block: Block, *, powers: bool = False) -> tuple[Array, Array]:
     """QNT-1, QNT-4: the grid of scales, and the codes, one to a place."""
+    require(name != "bfloat16", "QNT-1: bfloat16 takes no scale")
     grid, numbers = np.zeros(grid_of(x.shape, block), f32), np.zeros(x.shape)
     powers = powers or c["scale_format"] == "ue8m0"
     with np.errstate(all="ignore"):
@@ -135,9 +136,14 @@ def values(m: Matrix) -> Array:
         return (decode(m.form, m.codes) * m.scale).astype(f32)
 
 
+def check_formats(c: Config) -> None:
+    """Check QNT-1."""
+    require("bfloat16" not in (c["a_format"], c["b_format"]), "QNT-1: bfloat16 takes no scale")
+
+
 def quantised(c: Config, x: Array, *, powers: bool = False) -> Matrix:
     """Quantise an activation (section 21)."""
-    grid, codes = quantise(c, x, c["a_format"], c["a_block"], powers=powers)
+    grid, codes = quantise({**c, "overflow": "saturate"}, x, c["a_format"], c["a_block"], powers=powers)
     return matrix(codes, grid, c["a_format"], c["a_block"])
 
 
@@ -180,6 +186,7 @@ def dequantize(c: Config, t: Tensors) -> Tensors:
 
 def requantize(c: Config, t: Tensors) -> Tensors:
     """QNT-7."""
+    check_formats(c)
     x = values(matrix(t["codes"], t["scale"], c["a_format"], c["a_block"]))
     grid, codes = quantise(c, x, c["b_format"], c["b_block"])
     return {"scale": grid, "codes": store(c["b_format"], codes)}

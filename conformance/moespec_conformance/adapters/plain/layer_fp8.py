@@ -5,7 +5,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moespec_conformance.adapters.plain.blocks import Matrix, lifted, matrix, quantised, transpose, values
+from moespec_conformance.adapters.plain.blocks import (
+    Matrix,
+    check_formats,
+    lifted,
+    matrix,
+    quantised,
+    transpose,
+    values,
+)
 from moespec_conformance.adapters.plain.capacity import capacity_backward
 from moespec_conformance.adapters.plain.config import Config, require
 from moespec_conformance.adapters.plain.expert import limited
@@ -44,6 +52,7 @@ def experts(c: Config, t: Tensors) -> list[tuple[str, int | None, Expert]]:
 
 def check_layer(c: Config) -> None:
     """Check LIN-3, MFP-1, MFP-2 and MFP-5."""
+    check_formats(c)
     narrow = {c["a_format"], c["b_format"]} <= {"e4m3", "e4m3fnuz", "e2m1"}
     require(narrow or c["accumulate"] != "exact", "MFP-1: exact sums of these formats may not fit")
     require(c["a_block"][0] == 1, "MFP-2: rows of an expert share a scale with others")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moespec_conformance.adapters.plain.blocks import Block, Matrix, matrix, values
+from moespec_conformance.adapters.plain.blocks import Block, Matrix, check_formats, matrix, values
 from moespec_conformance.adapters.plain.config import Config, require
 from moespec_conformance.adapters.plain.formats import FORMATS, decode
 from moespec_conformance.adapters.plain.tensors import Tensors
@@ -88,7 +88,8 @@ def unit_of(m: Matrix) -> int:
 
 
 def prove(c: Config, a: Matrix, b: Matrix) -> None:
-    """Check that the sums of ACC-1 are whole numbers of at most 53 bits."""
+    """Check QNT-1, and that the sums of ACC-1 are whole numbers of at most 53 bits."""
+    check_formats(c)
     if c["accumulate"] == "exact":
         C = a.codes.shape[-1]
         terms = min(C, a.block[1], b.block[1], c["promote_every"]) if c["promote_every"] else C
