@@ -93,6 +93,9 @@ def check_scale(name: str, a: Array, letters: str, of: How, size: dict[str, int]
 
 def check_op(made: Any, op: str, c: Config, t: Tensors) -> None:
     """What single ops cannot do."""
+    scaled = op in ("requantize", "matmul_fp8", "grouped_matmul_fp8") or op.startswith("moe_fp8")
+    used = (c["a_format"], c["b_format"]) if scaled else (c["format"],) if op == "quantize" else ()
+    need("bfloat16" not in used, "bfloat16 takes no scale")
     if op == "cast":
         need(t["x"].dtype == np.float32, "cast takes float32")
     if op == "adamw":
@@ -146,7 +149,10 @@ def check_product(made: Any, c: Config, t: Tensors) -> None:
             width = c[name.replace("scale", "block")][1]
             ends = np.cumsum(t.get("expert_size", np.zeros(1, np.int64)))[:-1] // width
             for part in np.split(scale, ends, axis=-1):  # each share alone
-                need(((part == part[..., :1]) | np.isnan(part)).all(), f"{name} must be the same along C")
+                need(
+                    ((part == part[..., :1]) | (np.isnan(part) & np.isnan(part[..., :1]))).all(),
+                    f"{name} must be the same along C",
+                )
     if c["accumulate"] != "exact":
         return
     span, length = 0.0, 1
