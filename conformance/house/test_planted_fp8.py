@@ -22,7 +22,7 @@ from moespec_conformance.runner import InProcess
 
 Bug = type[Fp8]
 FAR = 10.0  # times its bound
-SHARE = 6  # variants are asked one case in so many
+SHARE = 8  # variants are asked one case in so many
 # how many bugs are killed by what a clause says, the first that a bug names
 KILLED = {
     "FMT-1": 12,
