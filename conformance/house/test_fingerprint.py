@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from moespec.accumulate import UNITS, Unit, fused
-from moespec.formats import FORMATS, decode, inside
+from moespec.formats import FORMATS, decode
+from moespec.storage import inside
 from moespec_conformance.adapters.reference import Adapter
 from moespec_conformance.cli import main
 from moespec_conformance.fingerprint import Found, told

@@ -14,14 +14,9 @@ from moespec.formats import (
     Format,
     decode,
     encode,
-    inside,
-    outside,
-    pack,
     rounded,
-    scale_inside,
-    scale_outside,
-    unpack,
 )
+from moespec.storage import inside, outside, pack, scale_inside, scale_outside, unpack
 from moespec_conformance.cases.inputs import config
 
 # ml_dtypes has all formats but e5m6; its e2m1 holds one code a byte

@@ -18,7 +18,7 @@ CLAUSE = re.compile(r"\b(?:ARR|CFG|GATE|EXP|DSP|RNK|MOE|NRM|LOS|CNT|BAL|CAP|ROU|
 FLOORS = [
     {"arrays", "fields", "recipes", "signatures_fp8"},
     {"formats"},
-    {"fields_fp8", "quant", "accumulate"},
+    {"fields_fp8", "quant", "accumulate", "storage"},
     {"config", "linear"},
     {
         "activation",

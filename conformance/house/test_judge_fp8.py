@@ -7,9 +7,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from moespec.formats import FORMATS, encode, inside, outside, scale_outside
+from moespec.formats import FORMATS, encode
 from moespec.ops import RUN
 from moespec.quant import spread
+from moespec.storage import inside, outside, scale_outside
 from moespec_conformance import tensors
 from moespec_conformance.asking import Reply, other, poison, strided
 from moespec_conformance.cases import all_cases

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from moespec.formats import decode, inside, scale_inside
+from moespec.formats import decode
 from moespec.ops import RUN
 from moespec.ops_fp8 import FP8_OPS
 from moespec.ops_moe_fp8 import MOE_FP8_OPS
 from moespec.signatures import OPS, expected
+from moespec.storage import inside, scale_inside
 from moespec_conformance.judge.stored import format_in, format_out
 from moespec_conformance.protocol import Array, Case, Tensors
 from moespec_conformance.readings.bounded import STORE, Bounded, rounded

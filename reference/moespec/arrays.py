@@ -67,7 +67,7 @@ def on_host(a: object) -> bool:
     return isinstance(a, np.ndarray)
 
 
-def read_table(table: Float | Int, index: Any, out: Float | Int) -> None:  # noqa: ANN401 - codes or ids
+def read_table(table: Any, index: Any, out: Any) -> None:  # noqa: ANN401 - of any one kind
     """Write table[index] into out, for indices that lie in the table: what NumPy does fastest, CuPy does plainly."""
     if on_host(out):
         np.take(table, index, out=out, mode="clip")  # any other mode makes NumPy copy first

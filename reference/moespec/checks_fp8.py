@@ -11,9 +11,10 @@ import numpy as np
 from moespec.arrays import Float, Int
 from moespec.config import MoEConfig, require
 from moespec.fields_fp8 import misfits
-from moespec.formats import FORMATS, Format, decode, inside, scale_inside
+from moespec.formats import FORMATS, Format, decode
 from moespec.quant import LIFTED, Block, largest_of, spread, tiles
 from moespec.shapes import per_byte
+from moespec.storage import inside, scale_inside
 
 DIGITS = 53  # bits of float64's numbers
 NARROW = {"e4m3", "e4m3fnuz", "e2m1"}  # MFP-1: any sum of these is exact in float64
@@ -111,7 +112,7 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """LIN-3: a sum that is never promoted has one scale along C. ACC-1: exact sums are those that float64 holds."""
     if not cfg.promote_every and cfg.accumulate != "float32":
         for name, width in (("a_scale", cfg.a_block[1]), ("b_scale", cfg.b_block[1])):
-            ends = np.cumsum(tensors["expert_size"])[:-1] // width if "expert_size" in tensors else []
+            ends: Any = np.cumsum(tensors["expert_size"])[:-1] // width if "expert_size" in tensors else []
             for scale in np.split(scale_inside(tensors[name]), ends, axis=-1):
                 same = bool(np.all((scale == scale[..., :1]) | (np.isnan(scale) & np.isnan(scale[..., :1]))))
                 require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")

@@ -111,8 +111,16 @@ def numbers(fmt: Format) -> Float:
     return value.astype(np.float32)
 
 
+def pairs(fmt: Format, dtype: np.dtype[Any]) -> npt.NDArray[np.complexfloating[Any, Any]]:
+    """What each two bytes of codes stand for, the first and lower one as the real part, the second as the imaginary."""
+    size, both = 1 << fmt.bits, np.result_type(dtype, np.complex64)
+    table = np.stack([np.tile(TABLES[fmt], size), np.repeat(TABLES[fmt], size)], axis=-1)
+    return table.astype(dtype).view(both)[:, 0]
+
+
 TABLES = {fmt: numbers(fmt) for fmt in FORMATS.values()}
-SCALES = np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.float32(np.nan))  # FMT-6: by byte
+BYTES = [fmt for fmt in FORMATS.values() if fmt.bits == 8]  # noqa: PLR2004
+PAIRS = {(fmt, np.dtype(dtype)): pairs(fmt, np.dtype(dtype)) for fmt in BYTES for dtype in (np.float32, np.float64)}
 
 
 def rounding(fmt: Format, overflow: str) -> Codes:
@@ -148,52 +156,15 @@ def encode(x: Float, fmt: Format, overflow: str) -> Codes:
 
 def decode(codes: Codes, fmt: Format, dtype: type[np.floating[Any]] = np.float32) -> Float:
     """FMT-2: the numbers that codes stand for, exactly, in float32 or wider."""
-    table = np.asarray(TABLES[fmt].astype(dtype), like=codes)
-    values = np.empty_like(codes, dtype=dtype, order="C")
-    band = max(1, CHUNK // max(1, math.prod(codes.shape[1:])))
-    for start in range(0, codes.shape[0], band):
-        read_table(table, codes[start : start + band], values[start : start + band])
+    values: Float = np.empty_like(codes, dtype=dtype, order="C")
+    table: Any = TABLES[fmt].astype(dtype)
+    source: Any = codes
+    target: Any = values
+    if on_host(codes) and fmt.bits == 8 and codes.shape[-1] % 2 == 0 and codes.strides[-1] == 1:  # noqa: PLR2004
+        table = PAIRS[fmt, np.dtype(dtype)]  # two at a time
+        source, target = codes.view(np.uint16), values.view(table.dtype)
+    table = np.asarray(table, like=codes)
+    band = max(1, CHUNK // max(1, math.prod(source.shape[1:])))
+    for start in range(0, source.shape[0], band):
+        read_table(table, source[start : start + band], target[start : start + band])
     return values
-
-
-def outside(codes: Any, fmt: Format) -> Any:  # noqa: ANN401 - an array of ml_dtypes
-    """FMT-5: how codes look to others: of their ml_dtypes type, E2M1 two to a byte; on a GPU unsigned integers."""
-    if fmt.bits == 4:  # noqa: PLR2004
-        return pack(codes)
-    return codes.view(fmt.storage) if on_host(codes) else codes
-
-
-def inside(codes: Any, fmt: Format) -> Any:  # noqa: ANN401 - an array of ml_dtypes, codes, or numbers of a reading
-    """FMT-5 was: outside = codes in their storage. Codes as unsigned integers, one each; numbers stay numbers."""
-    if codes.dtype in (np.float32, np.float64):
-        return codes
-    plain = codes.view(fmt.codes)
-    return unpack(plain) if fmt.bits == 4 else plain  # noqa: PLR2004
-
-
-def scale_outside(scale: Any, scale_format: str) -> Any:  # noqa: ANN401 - an array of ml_dtypes, or float32
-    """FMT-6: a power of two 2^k as the byte k + 127, NaN as 255: the exponent field of its float32."""
-    if scale_format == "float32" or not on_host(scale):
-        return scale
-    return (scale.view(np.uint32) >> 23).astype(np.uint8).view(ml_dtypes.float8_e8m0fnu)
-
-
-def scale_inside(scale: Any) -> Any:  # noqa: ANN401 - an array of ml_dtypes, or float32
-    """FMT-6 was: outside = k + 127. The scale as a float32; bytes 0 and 255 are 2^-127 and NaN."""
-    if scale.dtype != ml_dtypes.float8_e8m0fnu:
-        return scale
-    return SCALES[scale.view(np.uint8)]
-
-
-def pack(codes: Codes) -> Codes:
-    """FMT-5: four-bit codes two to a byte along the last axis, the one of even index in the low half."""
-    pairs: Codes = codes[..., ::2] | codes[..., 1::2] << codes.dtype.type(4)
-    return pairs
-
-
-def unpack(packed: Codes) -> Codes:
-    """FMT-5 was: packed = even | odd << 4."""
-    codes = np.zeros_like(packed, shape=(*packed.shape[:-1], 2 * packed.shape[-1]))
-    codes[..., ::2] = packed & 15
-    codes[..., 1::2] = packed >> 4
-    return codes

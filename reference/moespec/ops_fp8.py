@@ -7,11 +7,12 @@ import numpy as np
 
 from moespec.arrays import Float, Int
 from moespec.config import MoEConfig
-from moespec.formats import FORMATS, encode, inside, outside, scale_inside, scale_outside
+from moespec.formats import FORMATS, encode
 from moespec.linear import Adding, Operand, grouped, k_grouped, matmul, rows_of
 from moespec.linear import expert_of as matrix_of
 from moespec.optim import Trained, adamw
 from moespec.quant import Quantized, Scheme, dequantize, lift, quantize, requantize
+from moespec.storage import inside, outside, scale_inside, scale_outside
 
 Tensors = dict[str, Any]
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moespec.formats import FORMATS, Format, decode, inside, rounded, scale_inside
+from moespec.formats import FORMATS, Format, decode, rounded
 from moespec.ops_fp8 import scheme_q, schemes
 from moespec.quant import Quantized, Scheme, dequantize, largest_of, spread, tiles
+from moespec.storage import inside, scale_inside
 from moespec_conformance.judge.finding import Finding
 from moespec_conformance.judge.near import worst
 from moespec_conformance.judge.pattern import describe

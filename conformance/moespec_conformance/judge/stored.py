@@ -4,8 +4,9 @@ import ml_dtypes
 import numpy as np
 
 from moespec.checks_fp8 import format_of
-from moespec.formats import FORMATS, Format, inside, scale_inside
+from moespec.formats import FORMATS, Format
 from moespec.signatures import Tensor
+from moespec.storage import inside, scale_inside
 from moespec_conformance.protocol import Array, Case
 
 

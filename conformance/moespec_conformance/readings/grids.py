@@ -55,6 +55,11 @@ def whole(a: Bounded) -> Bounded:
     return fresh(v, where(e > SAFE, 1.5 * e + 1.5, where(up > down, up, down)), a.store)
 
 
+def undefined(a: Bounded) -> Array:
+    """np.isnan, by value."""
+    return np.isnan(plain(a.v))
+
+
 RULES: dict[Any, Callable[..., Any]] = {
     np.abs: magnitude,
     np.amax: greatest,
@@ -62,6 +67,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     np.ldexp: shifted,
     np.rint: whole,
     np.equal: compared(np.equal),
-    np.isnan: lambda a: np.isnan(plain(a.v)),
+    np.isnan: undefined,
 }
 Bounded.RULES |= RULES
