@@ -135,6 +135,7 @@ def test_float64_passes() -> None:
     for case in LAYERS:
         if case.cfg.b_format == "e4m3" and "steep" not in case.id:
             inputs = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in case.inputs.items()}
-            out = RUN[case.op](case.cfg, **inputs)
+            with np.errstate(over="ignore"):  # EXP-2
+                out = RUN[case.op](case.cfg, **inputs)
             kept = {name: a for name, a in out.items() if name not in ("topk_idx", "topk_weight")}
             assert examine(case, kept)[0].status == "pass", case.id

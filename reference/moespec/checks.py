@@ -7,7 +7,7 @@ import numpy as np
 
 from moespec.arrays import Int
 from moespec.checks_balance import check_balance
-from moespec.checks_fp8 import check_fp8
+from moespec.checks_fp8 import check_fp8, check_use
 from moespec.checks_layout import check_layout
 from moespec.config import MoEConfig, require
 from moespec.shapes import misfit
@@ -16,6 +16,7 @@ from moespec.signatures import OPS, Tensor, expected, optional, sizes
 
 def check(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """Raise ValueError, its message beginning with the clause, unless these tensors suit this op and config."""
+    check_use(op, cfg)
     wanted = expected(OPS[op].inputs, cfg)
     unknown = sorted(set(tensors) - set(wanted))
     missing = sorted(t.name for t in wanted.values() if not optional(t) and t.name not in tensors)

@@ -28,6 +28,34 @@ def format_of(name: str, op: str, cfg: MoEConfig) -> str:
     return cfg.b_format if name.startswith("b_") or op.startswith("moe_fp8") else cfg.format
 
 
+def check_use(op: str, cfg: MoEConfig) -> None:
+    """What an op of FP8 refuses of a config, before it looks at a tensor."""
+    both = (cfg.a_format, cfg.b_format)
+    if op in {"quantize", "requantize", "matmul_fp8", "grouped_matmul_fp8", "moe_fp8", "moe_fp8_backward"}:
+        used = (cfg.format,) if op == "quantize" else both
+        require("bfloat16" not in used, f"QNT-1: {op}: blocks of bfloat16 have no scale")
+    if op == "lift_fp4":
+        require(both == ("e2m1", "e4m3"), f"QNT-8: lift_fp4 makes e4m3 of e2m1, not {both[1]} of {both[0]}")
+    if op == "grouped_matmul_fp8":
+        high = cfg.a_block[0] == 1 or cfg.layout == "k_grouped"
+        require(high, f"LIN-5: {op}: a_block must be one row high, not {cfg.a_block[0]}")
+    if op.startswith("moe_fp8"):
+        check_use_of_layer(op, cfg)
+
+
+def check_use_of_layer(op: str, cfg: MoEConfig) -> None:
+    """MFP-1 … MFP-5, LIN-3: blocks and sums that suit the products forward and backward."""
+    require(cfg.a_block[0] == 1, f"MFP-2: {op}: a_block must be one row high, not {cfg.a_block[0]}")
+    wide = {cfg.a_format, cfg.b_format} - NARROW if cfg.accumulate == "exact" else ()
+    require(not wide, f"MFP-1: {op}: exact sums of the layer are of {', '.join(sorted(NARROW))}")
+    promoted = cfg.promote_every or cfg.accumulate == "float32"
+    require(promoted, f"LIN-3: {op}: scales differ along C, so promote_every must not be 0")
+    block = LIFTED if cfg.b_format == "e2m1" else cfg.b_block
+    for b_block in (block, block[::-1]):  # a weight and its transpose
+        wrong = misfits({**asdict(cfg), "b_block": b_block})
+        require(not wrong, f"MFP-5: {op}: {wrong}")
+
+
 def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """FMT-5: codes are of their format's dtype or bits; QNT-3: scales are float32 or E8M0; and what single ops need."""
     for name, tensor in tensors.items():
@@ -36,13 +64,10 @@ def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
         if name.endswith("scale"):
             kind: Any = np.dtype(tensor.dtype)
             require(kind in (np.float32, ml_dtypes.float8_e8m0fnu), f"QNT-3: {op}: {name} is {kind}")
-    check_formats(op, cfg)
     check_even(op, cfg, tensors)
     if op.startswith("moe_fp8"):
         check_layer(op, cfg, tensors)
     if op == "lift_fp4":
-        both = (cfg.a_format, cfg.b_format)
-        require(both == ("e2m1", "e4m3"), f"QNT-8: lift_fp4 makes e4m3 of e2m1, not {both[1]} of {both[0]}")
         check_lift(op, tensors["codes"], tensors["scale"], cfg.a_block, cfg.b_block)
     if op == "grouped_matmul_fp8":
         check_groups(cfg, tensors)
@@ -61,14 +86,6 @@ def check_codes(op: str, name: str, codes: Any, fmt: Format) -> None:  # noqa: A
     require(not wide or not bool(np.any(codes >> fmt.bits)), f"FMT-5: {op}: {name} has bits beyond {fmt.bits}")
 
 
-def check_formats(op: str, cfg: MoEConfig) -> None:
-    """QNT-1: bfloat16 has float32's range, so its scales would leave it: blocks and products are of small formats."""
-    both = (cfg.a_format, cfg.b_format)
-    scaled = ("requantize", "matmul_fp8", "grouped_matmul_fp8", "moe_fp8", "moe_fp8_backward")
-    used = {"quantize": (cfg.format,), **dict.fromkeys(scaled, both)}.get(op, ())
-    require("bfloat16" not in used, f"QNT-1: {op}: blocks of bfloat16 have no scale")
-
-
 def check_even(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """FMT-5: what becomes E2M1 has an even number of columns."""
     made = {"cast": cfg.format, "quantize": cfg.format, "requantize": cfg.b_format}.get(op)
@@ -78,18 +95,9 @@ def check_even(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
 
 
 def check_layer(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
-    """MFP-1 … MFP-8: the layer's x, blocks that suit the products forward and backward, and experts in E2M1."""
+    """MFP-1, MFP-8: the layer's x, and experts in E2M1."""
     require(np.dtype(tensors["x"].dtype) == np.float32, f"MFP-1: {op}: x must be float32, not {tensors['x'].dtype}")
-    require(cfg.a_block[0] == 1, f"MFP-2: {op}: a_block must be one row high, not {cfg.a_block[0]}")
-    wide = {cfg.a_format, cfg.b_format} - NARROW if cfg.accumulate == "exact" else ()
-    require(not wide, f"MFP-1: {op}: exact sums of the layer are of {', '.join(sorted(NARROW))}")
-    promoted = cfg.promote_every or cfg.accumulate == "float32"
-    require(promoted, f"LIN-3: {op}: scales differ along C, so promote_every must not be 0")
     lifted = cfg.b_format == "e2m1"
-    block = LIFTED if lifted else cfg.b_block
-    for b_block in (block, block[::-1]):  # a weight and its transpose
-        wrong = misfits({**asdict(cfg), "b_block": b_block})
-        require(not wrong, f"MFP-5: {op}: {wrong}")
     for name in (n.removesuffix("_codes") for n in tensors if lifted and n.endswith("_codes")):
         codes, scale = tensors[f"{name}_codes"], tensors[f"{name}_scale"]
         stack = ((codes, scale),) if len(codes.shape) == 2 else zip(codes, scale, strict=True)  # noqa: PLR2004 - shared
@@ -144,8 +152,6 @@ def extent(numbers: Float, fmt: Format) -> tuple[float, float]:
 def check_groups(cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """LIN-5, LIN-6: rows name experts, counts fit, and shares of a contraction end where blocks do."""
     experts = cfg.n_routed_experts
-    high = cfg.a_block[0] == 1 or cfg.layout == "k_grouped"
-    require(high, f"LIN-5: a_block must be one row high, not {cfg.a_block[0]}")
     if "group_index" in tensors:
         index = tensors["group_index"]
         require(bool(np.all((index >= -1) & (index < experts))), f"LIN-5: group_index must lie in -1 … {experts - 1}")

@@ -25,7 +25,7 @@ def chance(cfg: MoEConfig, routing: dict[str, Any]) -> Float | None:
     return routing.pop("noise", None) if cfg.drop_policy == "gshard" else None
 
 
-def routed_by(cfg: MoEConfig, noise: Float | None, **routing: Any) -> tuple[Tensors, Sent]:  # noqa: ANN401 - arrays
+def routed_by(cfg: MoEConfig, noise: Float | None, /, **routing: Any) -> tuple[Tensors, Sent]:  # noqa: ANN401 - arrays
     """What the router chose; and MOE-10: what reaches the experts, which is all of it, or what a capacity leaves."""
     chosen = gate(cfg, **routing)
     if cfg.drop_policy is None:
@@ -38,6 +38,7 @@ def routed_backward_by(
     cfg: MoEConfig,
     dtopk_weight: Float,
     dropped: DropCache | None,
+    /,
     **routing: Any,  # noqa: ANN401 - arrays
 ) -> Tensors:
     """Gradients of the router's x and tensors. MOE-10 was: sent = drop_forward(gate(x))."""

@@ -104,7 +104,7 @@ def of_layers() -> Iterator[Case]:
     for op in ("moe_fp8", "moe_fp8_backward"):
         slug = op.replace("_", "-")
         good = layer_fp8.one(op, "for-rejects", ())
-        yield bad_tensor(f"{slug}-bfloat16", "MFP-1", good, cast("x", "bfloat16"))
+        yield bad_tensor(f"{slug}-bfloat16", "ARR-4", good, cast("x", "bfloat16"))
         yield bad_tensor(f"{slug}-matrix-missing", "ARR-3", good, drop("up_proj_codes"))
         yield bad_tensor(f"{slug}-scale-short", "ARR-5", good, cut("down_proj_scale", 0))
         yield bad_tensor(
@@ -114,8 +114,8 @@ def of_layers() -> Iterator[Case]:
         yield changed(f"{slug}-unpromoted", "LIN-3", good, accumulate="hopper", promote_every=0)
         of_v4: dict[str, Any] = {**layer_fp8.V4, "hidden_size": 256, "scale_format": "float32"}
         v4 = layer_fp8.one(op, "v4-for-rejects", (), **of_v4)
-        yield bad_tensor(f"{slug}-not-liftable", "MFP-8", v4, apart)
-        yield bad_tensor(f"{slug}-no-power", "MFP-8", v4, put("up_proj_scale", (0, 0, 0), 0.75))
+        yield bad_tensor(f"{slug}-not-liftable", "QNT-8", v4, apart)
+        yield bad_tensor(f"{slug}-no-power", "QNT-8", v4, put("up_proj_scale", (0, 0, 0), 0.75))
     yield changed("moe-fp8-block-height", "MFP-5", layer_fp8.one("moe_fp8", "for-rejects", ()), b_block=[96, 128])
 
 
