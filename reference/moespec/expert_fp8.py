@@ -12,8 +12,8 @@ from moespec.activation import opened, slopes
 from moespec.arrays import Float
 from moespec.config import MoEConfig
 from moespec.expert import ExpertWeights
-from moespec.linear import Adding, Operand, matmul, transposed
-from moespec.quant import Quantized, Scheme, quantized_numbers, spread
+from moespec.linear import Adding, Operand, matmul, transposed, values
+from moespec.quant import Quantized, Scheme, quantized_numbers
 
 
 class Fp8Expert(NamedTuple):
@@ -43,9 +43,9 @@ def adding(cfg: MoEConfig) -> Adding:
     return Adding(cfg.accumulate, cfg.promote_every)
 
 
-def scheme_a(cfg: MoEConfig, scale_format: str | None = None) -> Scheme:
+def scheme_a(cfg: MoEConfig) -> Scheme:
     """How activations and gradients are quantised, along their last axis."""
-    return Scheme(cfg.recipe, cfg.a_format, cfg.a_block, scale_format or cfg.scale_format, "saturate")
+    return Scheme(cfg.recipe, cfg.a_format, cfg.a_block, cfg.scale_format, "saturate")
 
 
 def sent_scheme(cfg: MoEConfig) -> Scheme:
@@ -62,13 +62,6 @@ def scheme_b(cfg: MoEConfig) -> Scheme:
 def operand(x: Float, scheme: Scheme) -> Operand:
     """Quantise x (R, C): its codes as the numbers they stand for, and scales."""
     return Operand(Quantized(*quantized_numbers(x, scheme)), scheme)
-
-
-def values(quantized: Operand) -> Float:
-    """QNT-6: what a quantised matrix stands for (R, C)."""
-    (numbers, scale), scheme = quantized
-    x: Float = numbers * spread(scale, scheme.block, numbers.shape)
-    return x
 
 
 def by_token(

@@ -50,6 +50,12 @@ def numbers(codes: Any, fmt: Format, wide: Any) -> Float:  # noqa: ANN401 - code
     return decode(codes, fmt, wide) if codes.dtype.kind == "u" else codes.astype(wide)
 
 
+def values(operand: Operand) -> Float:
+    """QNT-6: what a quantised matrix stands for (R, C)."""
+    x = numbers(operand.matrix.codes, operand.scheme.fmt, np.float32)
+    return x * spread(operand.matrix.scale, operand.scheme.block, operand.shape)
+
+
 def transposed(operand: Operand) -> Operand:
     """LIN-4: the transpose: codes, grid of scales, and the blocks themselves."""
     (codes, scale), scheme = operand
@@ -139,11 +145,7 @@ def dequantized_matmul(
     c: Float | None,
 ) -> Float:
     """ACC-2: the dequantised matrices' product (M, N), in float32 and in any order."""
-    x, w = (
-        numbers(o.matrix.codes, o.scheme.fmt, np.float32) * spread(o.matrix.scale, o.scheme.block, o.shape)
-        for o in (a, b)
-    )
-    y = x @ w.T  # (M, N)
+    y = values(a) @ values(b).T  # (M, N)
     return y if c is None else y + c
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from moespec.arrays import Float, Int
+from moespec.arrays import Float
 from moespec.config import MoEConfig
 from moespec.expert_fp8 import Fp8Expert, scheme_b
 from moespec.linear import Operand
@@ -46,11 +46,11 @@ def lifted(stored: Quantized, scheme: Scheme) -> Operand:
     return Operand(Quantized(np.stack([q.codes for q in each]), np.stack([q.scale for q in each])), target)
 
 
-def moe_fp8(cfg: MoEConfig, *, x: Float, gate_weight: Float, topk_idx: Int | None = None, **given: Any) -> Tensors:  # noqa: ANN401
+def moe_fp8(cfg: MoEConfig, *, x: Float, gate_weight: Float, **given: Any) -> Tensors:  # noqa: ANN401 - arrays
     """The layer on float32 x (T, H), its experts in FP8: y (T, H), and its routing and parts as traces."""
     routing, weights = split(given)
     noise = chance(cfg, routing)
-    chosen, (sent_idx, sent_weight, _) = routed_by(cfg, noise, x=x, weight=gate_weight, topk_idx=topk_idx, **routing)
+    chosen, (sent_idx, sent_weight, _) = routed_by(cfg, noise, x=x, weight=gate_weight, **routing)
     routed, shared, _ = layer_forward(x, sent_idx, sent_weight, weights_of(cfg, weights), cfg)
     named = {name: chosen[name] for name in ("topk_idx", "topk_weight")}
     return {**named, "routed": routed, "shared": shared, "y": routed + shared}  # MOE-1
