@@ -319,3 +319,15 @@ def test_x_is_float32() -> None:
     base = {"x": np.ones((3, 160)), "gate_weight": np.ones((8, 160)), "bias": np.zeros(8)}
     with pytest.raises(ValueError, match=r"^MFP-1: moe_fp8: x must be float32, not float64"):
         ops.run("moe_fp8", cfg, **base, **codes)
+
+
+@pytest.mark.spec("CFG-18")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_config_comes_back_and_takes_short_forms(recipe: str) -> None:
+    """to_dict says what from_dict needs, and `format` and `block` added to it mean both operands."""
+    cfg = MoEConfig.from_dict({**config(), "recipe": recipe, "b_block": (64, 128)})
+    assert MoEConfig.from_dict(cfg.to_dict()) == cfg
+    plain = MoEConfig.from_dict({**config(), "recipe": recipe})
+    assert MoEConfig.from_dict(plain.to_dict()) == plain
+    short = MoEConfig.from_dict({**plain.to_dict(), "format": "e5m2", "block": [1, 64]})
+    assert (short.a_format, short.b_format, short.a_block, short.b_block) == ("e5m2", "e5m2", (1, 64), (1, 64))

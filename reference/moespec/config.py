@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from moespec.fields import BEST, FLAGS, NEUTRAL, SIZES, WORDS
-from moespec.fields_fp8 import BLOCKS, FP8_NEUTRAL, FP8_WORDS, completed, misfits, wrong_block
+from moespec.fields_fp8 import BLOCKS, FP8_NEUTRAL, FP8_WORDS, abridged, completed, misfits, wrong_block
 
 
 def require(condition: object, message: str) -> None:
@@ -194,5 +194,5 @@ class MoEConfig:
         return cls(**{**NEUTRAL, **completed(config)})
 
     def to_dict(self) -> dict[str, Any]:
-        """The flat mapping that adapters receive and prompts hold."""
-        return asdict(self)
+        """The flat mapping that from_dict reads back, without what CFG-18 completes: short forms may be added to it."""
+        return abridged(asdict(self))

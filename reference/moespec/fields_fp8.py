@@ -57,6 +57,15 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**FP8_NEUTRAL, **named, **said}
 
 
+def abridged(full: Mapping[str, Any]) -> dict[str, Any]:
+    """CFG-18: a whole config without what `completed` would give back to it."""
+    said = dict(full)
+    for name in OF_RECIPE:
+        without = {key: value for key, value in said.items() if key != name}
+        said = without if completed(without) == full else said
+    return said
+
+
 def wrong_block(block: Any) -> bool:  # noqa: ANN401 - whatever a mapping holds
     """CFG-18: a block is two whole numbers of at least 1, rows and columns."""
     return not isinstance(block, PAIR) or [type(size) for size in block] != [int, int] or min(block) < 1
