@@ -1,0 +1,18 @@
+"""Every mutant, by its slug. Files are families; slugs are never reused."""
+
+from moespec_conformance.mutants.catalogue import gate
+from moespec_conformance.mutants.mutant import Mutant
+
+FAMILIES = (gate,)
+
+
+def gathered() -> dict[str, Mutant]:
+    """All of them, in order; a slug stands for one."""
+    found = [mutant for family in FAMILIES for mutant in family.FOUND]
+    by_slug = {mutant.slug: mutant for mutant in found}
+    if len(by_slug) != len(found):
+        raise RuntimeError("two mutants share a slug")
+    return by_slug
+
+
+MUTANTS = gathered()

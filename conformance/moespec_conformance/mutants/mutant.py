@@ -1,0 +1,21 @@
+"""A mutant: the reference with a bug, declared as what is changed in its own source.
+
+So the clause it breaks, its reading in float32, in float64 or with bounds, and its outputs on any input follow by
+themselves.
+"""
+
+from typing import NamedTuple
+
+from moespec_conformance.edits import Edit
+
+
+class Mutant(NamedTuple):
+    """A bug that somebody had, or that two sources disagree about."""
+
+    slug: str
+    clause: str
+    symptom: str  # one sentence
+    edits: tuple[Edit, ...]
+    cite: str  # where it was seen; "guess" where nobody reported it
+    trigger: str  # the input that shows it
+    direction: str = "forward"  # forward | backward | training | config
