@@ -2,6 +2,7 @@
 
 The answer is the reference's own lines, read by `Bounded` (and by `Spread`, when the case asks for it) on the
 case's inputs. `portable=True` reads them by `Portable` arrays inside: the same bits on every machine, for golden.
+With another `source`, a mutant's, it is what that mutant would call right, and how far from it one may be.
 Of the ops of FP8 only sums have bounds. Codes, and what a case wants bit for bit, are the reference's plain answer.
 """
 
@@ -12,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from moespec.formats import decode
-from moespec.ops import RUN
 from moespec.ops_fp8 import FP8_OPS
 from moespec.ops_moe_fp8 import MOE_FP8_OPS
 from moespec.signatures import OPS, expected
@@ -23,6 +22,7 @@ from moespec_conformance.protocol import Array, Case, Tensors
 from moespec_conformance.readings.bounded import STORE, Bounded, rounded
 from moespec_conformance.readings.portable import Portable, plain
 from moespec_conformance.readings.spread import Spread
+from moespec_conformance.source import REFERENCE, Source
 
 # GATE-1: never computed in less than float32
 TRAINED = {"weight", "gate_weight", "noise_weight", "group_weight"}
@@ -51,21 +51,25 @@ def is_plain(case: Case) -> bool:
     return blocks or (is_fp8(case.op) and (case.kind == "exact" or case.cfg.accumulate not in SUMS))
 
 
-def read(case: Case, lift: Callable[[str, Array], Any], topk_idx: Array | None = None) -> dict[str, Any]:
-    """Run the reference's op on the case's inputs as `lift(name, array)` makes them, perhaps with other ids."""
+def read(
+    case: Case, lift: Callable[[str, Array], Any], topk_idx: Array | None = None, source: Source = REFERENCE
+) -> dict[str, Any]:
+    """Run the source's op on the case's inputs as `lift(name, array)` makes them, perhaps with other ids."""
     inputs = {**case.inputs, **({} if topk_idx is None else {"topk_idx": topk_idx})}
     holds = {name: tensor.holds for name, tensor in expected(OPS[case.op].inputs, case.cfg).items()}
     lifted: dict[str, Any] = {}
     for name, array in inputs.items():
         if holds[name] in ("codes", "scale"):
-            lifted[name] = lifted_codes(case, name, array, lift)
+            lifted[name] = lifted_codes(case, name, array, lift, source)
         else:
             lifted[name] = array if array.dtype.kind in "iub" else lift(name, array)
     with np.errstate(all="ignore"):
-        return RUN[case.op](case.cfg, **lifted)
+        return source.table[case.op](case.cfg, **lifted)
 
 
-def lifted_codes(case: Case, name: str, array: Array, lift: Callable[[str, Array], Any]) -> Any:  # noqa: ANN401 - a reading
+def lifted_codes(
+    case: Case, name: str, array: Array, lift: Callable[[str, Array], Any], source: Source = REFERENCE
+) -> Any:  # noqa: ANN401 - a reading
     """Codes as the exact numbers they stand for, and scales.
 
     A layer's weights stay codes, which meet numbers only in products; in E2M1 their scales stay too, all powers of
@@ -75,10 +79,12 @@ def lifted_codes(case: Case, name: str, array: Array, lift: Callable[[str, Array
     if name.endswith("scale"):
         return array if weight and case.cfg.b_format == "e2m1" else lift(name, scale_inside(array))
     fmt = format_in(case, name)
-    return array if weight else lift(name, decode(inside(array, fmt), fmt))
+    return array if weight else lift(name, source.module("formats").decode(inside(array, fmt), fmt))
 
 
-def bounded(case: Case, topk_idx: Array | None = None, *, portable: bool = False) -> dict[str, Any]:
+def bounded(
+    case: Case, topk_idx: Array | None = None, *, portable: bool = False, source: Source = REFERENCE
+) -> dict[str, Any]:
     """The outputs as Bounded arrays (ids as they are)."""
 
     def lift(name: str, array: Array) -> Bounded:
@@ -86,7 +92,7 @@ def bounded(case: Case, topk_idx: Array | None = None, *, portable: bool = False
         arithmetic = "float32" if name in ROUTER else case.arithmetic
         return Bounded.of(Portable(values) if portable else values, arithmetic)
 
-    return {name: stored(case, name, out) for name, out in read(case, lift, topk_idx).items()}
+    return {name: stored(case, name, out) for name, out in read(case, lift, topk_idx, source).items()}
 
 
 def stored(case: Case, name: str, out: Any) -> Any:  # noqa: ANN401 - Bounded or ids
@@ -98,9 +104,11 @@ def stored(case: Case, name: str, out: Any) -> Any:  # noqa: ANN401 - Bounded or
     return out
 
 
-def answer(case: Case, topk_idx: Array | None = None, *, portable: bool = False) -> Answer:
-    """The answer to a case; with topk_idx, given that routing."""
-    return _answer(case, portable) if topk_idx is None else _compute(case, topk_idx, portable=portable)
+def answer(case: Case, topk_idx: Array | None = None, *, portable: bool = False, source: Source = REFERENCE) -> Answer:
+    """The answer to a case; with topk_idx, given that routing. Only the reference's own is kept."""
+    if topk_idx is None and source is REFERENCE:
+        return _answer(case, portable)
+    return _compute(case, topk_idx, portable=portable, source=source)
 
 
 @cache
@@ -108,11 +116,11 @@ def _answer(case: Case, portable: bool) -> Answer:  # noqa: FBT001 - a cache key
     return _compute(case, None, portable=portable)
 
 
-def plain_answer(case: Case, topk_idx: Array | None) -> Answer:
+def plain_answer(case: Case, topk_idx: Array | None, source: Source = REFERENCE) -> Answer:
     """The reference's own answer in float32: codes as unsigned integers, one each, and scales as float32."""
     given = {**case.inputs, **({} if topk_idx is None else {"topk_idx": topk_idx})}
     with np.errstate(all="ignore"):
-        out = RUN[case.op](case.cfg, **given)
+        out = source.table[case.op](case.cfg, **given)
     if "codes" in out:
         out["codes"] = inside(out["codes"], format_out(case))
     if "scale" in out:
@@ -120,14 +128,14 @@ def plain_answer(case: Case, topk_idx: Array | None) -> Answer:
     return Answer({name: np.asarray(array) for name, array in out.items()}, {}, {})
 
 
-def _compute(case: Case, topk_idx: Array | None, *, portable: bool) -> Answer:
+def _compute(case: Case, topk_idx: Array | None, *, portable: bool, source: Source = REFERENCE) -> Answer:
     if is_plain(case):
-        return plain_answer(case, topk_idx)
-    out = bounded(case, topk_idx, portable=portable)
+        return plain_answer(case, topk_idx, source)
+    out = bounded(case, topk_idx, portable=portable, source=source)
     values = {name: plain(a.v) if isinstance(a, Bounded) else a for name, a in out.items()}
     bounds = {name: plain(a.e) for name, a in out.items() if isinstance(a, Bounded)}
     variances: Tensors = {}
-    if case.kind == "spread":
+    if case.kind == "spread" and source is REFERENCE:
         spread = read(case, lambda _, array: Spread.lift(array), topk_idx)
         variances = {name: a.q for name, a in spread.items() if isinstance(a, Spread)}
     return Answer(values, bounds, variances)
