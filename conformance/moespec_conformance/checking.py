@@ -12,6 +12,7 @@ from moespec_conformance.address import Usage
 from moespec_conformance.asking import Question, Reply
 from moespec_conformance.cases import FLOOR, PROFILES, all_cases
 from moespec_conformance.cases.inputs import in_bfloat16
+from moespec_conformance.judge.finding import Finding
 from moespec_conformance.judge.form import Malformed, outputs_of
 from moespec_conformance.judge.relation import relate
 from moespec_conformance.judge.verdict import examine
@@ -150,7 +151,14 @@ def verdict(case: Case, reply: Reply) -> Result:
         kind = case.kind if happened in ("not_supported", "timeout") else KINDS.get(happened, happened)
         return made(case, HAPPENED[happened], kind, message=message)
     found, stage = examine(case, outputs_of(case, outputs))
-    return made(case, found.status, found.kind, error_over_bound=found.ratio, stage=stage, message=found.message)
+    return found_of(case, found, stage)
+
+
+def found_of(case: Case, found: Finding, stage: str | None) -> Result:
+    """A finding as a result."""
+    margin = found.ratio if found.margin is None else found.margin
+    more = {"error_over_bound": found.ratio, "margin": margin if found.status == "fail" else None}
+    return made(case, found.status, found.kind, **more, stage=stage, message=found.message)
 
 
 def relation(case: Case, runner: Runner) -> Result:
@@ -168,7 +176,7 @@ def relation(case: Case, runner: Runner) -> Result:
         found, stage = relate(case, run)
     except NotSupported:
         return verdict(case, stopped[-1])
-    return made(case, found.status, found.kind, error_over_bound=found.ratio, stage=stage, message=found.message)
+    return found_of(case, found, stage)
 
 
 ASKED = {"relation": relation, "reject": rejection}

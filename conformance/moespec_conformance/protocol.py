@@ -78,7 +78,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one case: one line of results.jsonl."""
+    """The verdict on one case: one line of results.jsonl.
+
+    margin: how many times beyond the limit that decided a failure: error / bound, or noise / its legal spread; None
+    where the check is exact.
+    """
 
     case: str
     op: str
@@ -86,6 +90,7 @@ class Result:
     status: str
     kind: str
     error_over_bound: float | None = None
+    margin: float | None = None
     stage: str | None = None
     message: str = ""
     suspects: tuple[dict[str, str], ...] = ()

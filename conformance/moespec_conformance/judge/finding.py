@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """What one output showed."""
+    """What one output showed: ratio is error / bound, margin how many times beyond the limit that decided."""
 
     status: str
     kind: str
     ratio: float | None
     message: str = ""
+    margin: float | None = None

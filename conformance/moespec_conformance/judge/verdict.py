@@ -97,7 +97,8 @@ def usual(name: str, spread: tuple[float, float], found: Finding) -> Finding:
         return found
     says = f"{name}: rounding is {rms:.3g} times what float32 leaves (legal: {near.RMS})"
     says += f", bias {bias:+.3g} (legal: {near.BIAS}); within bounds, error/bound {found.ratio:.2g}"
-    return Finding("quality_warning" if legal else "fail", "spread", found.ratio, says)
+    margin = max(rms / near.RMS, abs(bias) / near.BIAS)
+    return Finding("quality_warning" if legal else "fail", "spread", found.ratio, says, margin)
 
 
 def nearest(case: Case, name: str, want: Array) -> Array:

@@ -41,7 +41,7 @@ class Writer:
 
 
 def finite(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: an error beyond a bound of 0 is the largest double."""
-    ratio = content["error_over_bound"]
+    """JSON has no infinity: what lies beyond a bound of 0 is the largest double."""
     top = float(np.finfo(np.float64).max)
-    return content if ratio is None or np.isfinite(ratio) else {**content, "error_over_bound": top}
+    ratios = ("error_over_bound", "margin")
+    return {name: top if name in ratios and value == np.inf else value for name, value in content.items()}
