@@ -18,6 +18,7 @@ from moespec_conformance.counting import count
 from moespec_conformance.expectations import Expectation, apply, read, stale
 from moespec_conformance.explain import explained, listed
 from moespec_conformance.fingerprint import fingerprint
+from moespec_conformance.mutants.command import mutants
 from moespec_conformance.protocol import BAD, Case, Result
 from moespec_conformance.report.jsonl import Writer
 from moespec_conformance.report.terminal import failure, show
@@ -154,6 +155,7 @@ def golden(
 
 app.command()(count)
 app.command()(fingerprint)
+app.command()(mutants)
 
 
 def main(argv: list[str] | None = None) -> Any:  # noqa: ANN401 - typer's

@@ -13,8 +13,8 @@ from moespec.formats import FORMATS, Format, decode, rounded
 from moespec.ops_fp8 import scheme_q, schemes
 from moespec.quant import Quantized, Scheme, dequantize, largest_of, spread, tiles
 from moespec.storage import inside, scale_inside
+from moespec_conformance.judge import near
 from moespec_conformance.judge.finding import Finding
-from moespec_conformance.judge.near import worst
 from moespec_conformance.judge.pattern import describe
 from moespec_conformance.judge.stored import format_out
 from moespec_conformance.oracle import Answer
@@ -34,11 +34,11 @@ class Blocks(NamedTuple):
 
 def compare(case: Case, right: Answer, outputs: Tensors, name: str) -> Finding:
     """Codes or scales against the answer, by the kind of the case; near only what is quantised."""
-    near = case.kind == "bounded" and case.op in ("quantize", "requantize")
+    loosely = case.kind == "bounded" and case.op in ("quantize", "requantize")
     if name == "scale":
         got = outputs["scale"]
-        return near_scale(blocks_of(case, right), got) if near else same_scale(got, right.values["scale"])
-    if near:
+        return near_scale(blocks_of(case, right), got) if loosely else same_scale(got, right.values["scale"])
+    if loosely:
         return near_codes(blocks_of(case, right), outputs["codes"], outputs["scale"])
     return same_codes(case, right, outputs["codes"])
 
@@ -76,7 +76,7 @@ def near_scale(b: Blocks, got: Array) -> Finding:
     bound = np.zeros_like(want) if whole else NEAR * want
     judged = ~(b.odd & np.isnan(b.scale))
     got, want = np.where(judged, got, 0), np.where(judged, want, 0)
-    ratio, at = worst(got, want, bound)
+    ratio, at = near.worst(got, want, bound)
     if ratio <= 1:
         return Finding("pass", "bounded", ratio)
     says = f"scale{list(at)} is {got[at]:.9g}, not {want[at]:.9g}, error/bound {ratio:.3g} (bound {bound[at]:.3g})"
@@ -94,7 +94,7 @@ def near_codes(b: Blocks, codes: Array, scale: Array) -> Finding:
     each = spread(scale.astype(np.float64), b.scheme.block, b.x.shape)
     got = decode(codes, fmt, np.float64)
     with np.errstate(all="ignore"):
-        number, slack = b.x / each, 0.0 if b.scheme.scale_format == "ue8m0" else NEAR
+        number, slack = b.x / each, 0.0 if b.scheme.scale_format == "ue8m0" else NEAR * near.ROOM
         ends = np.sort(np.stack([number * (1 - slack), number * (1 + slack)]), axis=0)
         low, high = (landed(end, fmt, b.scheme.overflow) for end in ends)
         legal = (low <= got) & (got <= high) & signed_alike(got, b.x, fmt)

@@ -156,6 +156,6 @@ def certain(cfg: MoEConfig) -> bool:
 def legal(case: Case, ids: Array) -> Array:
     """Which tokens chose legally, bounds included."""
     choice, groups = choices(case)
-    pair = None if groups is None else (plain(groups.v), plain(groups.e))
+    pair = None if groups is None else (plain(groups.v), plain(groups.e) * near.ROOM)
     padding = ~case.inputs["mask"] if "mask" in case.inputs else False  # GATE-13: nothing to choose
-    return selection.legal(ids, (plain(choice.v), plain(choice.e)), pair, case.cfg) | padding
+    return selection.legal(ids, (plain(choice.v), plain(choice.e) * near.ROOM), pair, case.cfg) | padding

@@ -1,28 +1,42 @@
 """results.jsonl: a header, one line for each case, a footer. Without a footer a run was cut short and says nothing."""
 
 import json
-import platform
+import math
+import sys
 from collections import Counter
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-import numpy as np
-
+from moespec_conformance.address import Usage
 from moespec_conformance.protocol import Result
+
+NAME = "results.jsonl"
+KNOWN = tuple(field.name for field in fields(Result))
+
+
+class Log(NamedTuple):
+    """A whole run: what it stands on, its results, what came out. Every other report is made of this alone."""
+
+    header: dict[str, Any]
+    results: tuple[Result, ...]
+    footer: dict[str, Any]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many results have each status."""
+        return Counter(result.status for result in self.results)
 
 
 class Writer:
     """Writes line by line, so that a run that dies leaves what it had."""
 
-    def __init__(self, folder: Path, **about: Any) -> None:  # noqa: ANN401 - whatever describes the run
-        """Make the folder, and write the header."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.counts: Counter[str] = Counter()
-        self.file: TextIO = (folder / "results.jsonl").open("w", encoding="utf-8")
-        made_by = {"moespec": version("moespec"), "numpy": np.__version__, "python": platform.python_version()}
-        self.line({"record": "header", **about, **made_by})
+    def __init__(self, folder: Path, **header: Any) -> None:  # noqa: ANN401 - whatever describes the run
+        """Write the header into a folder that exists."""
+        self.folder, self.header = folder, header
+        self.results: list[Result] = []
+        self.file: TextIO = (folder / NAME).open("w", encoding="utf-8")
+        self.line({"record": "header", **header})
 
     def line(self, content: dict[str, Any]) -> None:
         """Write one line at once."""
@@ -31,17 +45,42 @@ class Writer:
 
     def result(self, result: Result) -> None:
         """Write one case."""
-        self.counts[result.status] += 1
+        self.results.append(result)
         self.line({"record": "result", **finite(asdict(result))})
 
-    def close(self, exit_code: int) -> None:
-        """Write the footer."""
-        self.line({"record": "footer", "counts": dict(sorted(self.counts.items())), "exit_code": exit_code})
+    def close(self, exit_code: int, **more: Any) -> Log:  # noqa: ANN401 - whatever came out
+        """Write the footer: the whole run."""
+        counts = Counter(result.status for result in self.results)
+        footer = {"counts": dict(sorted(counts.items())), "exit_code": exit_code, **more}
+        self.line({"record": "footer", **footer})
         self.file.close()
+        return Log(self.header, tuple(self.results), footer)
 
 
 def finite(content: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: what lies beyond a bound of 0 is the largest double."""
-    top = float(np.finfo(np.float64).max)
-    ratios = ("error_over_bound", "margin")
-    return {name: top if name in ratios and value == np.inf else value for name, value in content.items()}
+    top, ratios = sys.float_info.max, ("error_over_bound", "margin")
+    return {name: top if name in ratios and value == math.inf else value for name, value in content.items()}
+
+
+def read(path: Path) -> Log:
+    """A run that was written, from its file or the folder of its reports; one without its footer is none."""
+    path = path / NAME if path.is_dir() else path
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        kinds = [line.pop("record") for line in lines]
+        results = tuple(_result(line) for line, kind in zip(lines, kinds, strict=True) if kind == "result")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Usage(f"{path}: no results can be read: {type(error).__name__}: {error}") from error
+    if kinds != ["header", *["result"] * len(results), "footer"]:
+        raise Usage(f"{path}: not a header, results and a footer: the run was cut short")
+    log = Log(lines[0], results, lines[-1])
+    if log.footer.get("counts") != log.counts or len({result.case for result in results}) != len(results):
+        raise Usage(f"{path}: its results are not those that its footer counts")
+    return log
+
+
+def _result(line: dict[str, Any]) -> Result:
+    """One line; fields of later versions are left out."""
+    told = {name: line[name] for name in KNOWN if name in line}
+    return Result(**{**told, "clauses": tuple(line["clauses"]), "suspects": tuple(line.get("suspects", ()))})

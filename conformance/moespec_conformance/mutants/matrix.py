@@ -1,0 +1,136 @@
+"""The kill matrix: every mutant against every case that it can show in.
+
+A case is asked of the reference first, which tells the functions it runs through, and then of each mutant of one of
+these. Where a mutant's answer differs from the reference's by a bit, the judge has its say. Mutants whose answers are
+the same wherever they differ from the reference's are one class: no input of the suite tells them apart.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from moespec_conformance.adapters.reference import Adapter as Reference
+from moespec_conformance.asking import Reply
+from moespec_conformance.cases import all_cases
+from moespec_conformance.checking import ask, judged
+from moespec_conformance.judge import near
+from moespec_conformance.mutants import MUTANTS
+from moespec_conformance.mutants.adapter import Adapter
+from moespec_conformance.mutants.reach import functions_of, shows
+from moespec_conformance.protocol import Case, Result
+from moespec_conformance.runner import InProcess
+
+TOP = float(np.finfo(np.float64).max)  # how far beyond an exact check any difference is
+KILLS = ("fail", "error")
+PORTION = 8  # cases that a process takes at a time
+
+
+class Shown(NamedTuple):
+    """A case in which a mutant's answer is not the reference's: what the judge says, and a digest of the answer."""
+
+    slug: str
+    case: str
+    status: str
+    kind: str
+    margin: float
+    digest: str
+
+
+@cache
+def loaded(slug: str) -> InProcess:
+    """A mutant, ready to be asked."""
+    return InProcess(Adapter(slug))
+
+
+@cache
+def reference() -> InProcess:
+    """The reference, ready to be asked."""
+    return InProcess(Reference())
+
+
+def shown(case: Case, slugs: Iterable[str]) -> list[Shown]:
+    """What becomes of these mutants in one case; those that nobody can see there are left out."""
+    right, functions = run_through(case)
+    found = [slug for slug in slugs if shows(MUTANTS[slug], functions)]
+    return [made for slug in found if (made := one(case, slug, right))]
+
+
+def run_through(case: Case) -> tuple[str, frozenset[str]]:
+    """A digest of the reference's answer, and the functions it ran through."""
+    held: list[str] = []
+    functions = functions_of(lambda: held.append(answer_of(case, reference())))
+    return held[0], functions
+
+
+def answer_of(case: Case, runner: InProcess) -> str:
+    """A digest of what a runner does with a case."""
+    if case.kind == "relation":
+        result = judged(case, runner)
+        return digest(Reply(result.status, message=result.message))
+    return digest(ask(case, runner, case.inputs))
+
+
+def digest(reply: Reply) -> str:
+    """The same for the same answer, bit for bit; errors are told apart by their text."""
+    made = hashlib.sha256(f"{reply.happened}: {'' if reply.happened == 'answered' else reply.message}".encode())
+    for name, array in (reply.outputs or {}).items():
+        made.update(f"{name} {array.shape} {array.dtype}".encode())
+        made.update(np.ascontiguousarray(array).tobytes())
+    return made.hexdigest()[:16]
+
+
+def one(case: Case, slug: str, right: str) -> Shown | None:
+    """What becomes of one mutant, unless its answer is the reference's."""
+    mine = answer_of(case, loaded(slug))
+    if mine == right:
+        return None
+    result = judged(case, loaded(slug))
+    return Shown(slug, case.id, result.status, result.kind, margin_of(result), mine)
+
+
+def margin_of(result: Result) -> float:
+    """How many times beyond the limit; an exact check has none."""
+    return TOP if result.margin is None or not np.isfinite(result.margin) else result.margin
+
+
+def portion(work: tuple[tuple[str, ...], tuple[str, ...], float]) -> list[Shown]:
+    """Some cases, in a process of their own, with so much room in every bound."""
+    cases, slugs, near.ROOM = work
+    with np.errstate(all="ignore"):
+        return [made for name in cases for made in shown(all_cases()[name], slugs)]
+
+
+def matrix(
+    slugs: Sequence[str],
+    cases: Sequence[str],
+    *,
+    room: float = 1.0,
+    on_cases: Callable[[int], None] | None = None,
+) -> list[Shown]:
+    """All of these mutants against all of these cases, on every CPU; on_cases hears how many more are done."""
+    portions = [tuple(cases[i : i + PORTION]) for i in range(0, len(cases), PORTION)]
+    found: list[Shown] = []
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
+        answers = pool.imap(portion, [(part, tuple(slugs), room) for part in portions])
+        for part, made in zip(portions, answers, strict=True):
+            found += made
+            if on_cases:
+                on_cases(len(part))
+    return found
+
+
+def classes(found: Iterable[Shown]) -> dict[str, tuple[str, ...]]:
+    """Each mutant's class: those that answer alike in every case where one of them is not the reference."""
+    answers: dict[str, list[tuple[str, str]]] = {}
+    for made in found:
+        answers.setdefault(made.slug, []).append((made.case, made.digest))
+    alike: dict[str, list[str]] = {}
+    for slug, all_of_it in answers.items():
+        alike.setdefault(json.dumps(sorted(all_of_it)), []).append(slug)
+    return {slug: tuple(together) for together in alike.values() for slug in together}
