@@ -3,7 +3,8 @@
 import fnmatch
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -194,6 +195,12 @@ def smoke(runner: Runner) -> str | None:
     return next(reply.message for reply in replies if reply.happened != "not_supported")
 
 
+def one_by_one(cases: Sequence[Case], runner: Runner) -> Generator[Result]:
+    """Judge case after case."""
+    for case in cases:
+        yield judged(case, runner)
+
+
 def run(  # noqa: PLR0913 - the options of a run
     runner: Runner,
     profiles: Sequence[str] = (DEFAULT,),
@@ -202,18 +209,19 @@ def run(  # noqa: PLR0913 - the options of a run
     *,
     quick: bool = False,
     on_result: Callable[[Case, Result], None] | None = None,
+    judge: Callable[[Sequence[Case]], Generator[Result]] | None = None,
 ) -> Report:
-    """Run the selected cases against a runner."""
+    """Run the selected cases against a runner; `judge` gives their results in another way than one by one."""
     cases = selected(profiles, runner.arithmetic, ops, pattern, quick=quick)
     report = Report(
         *(runner.name, runner.version, tuple(profiles), runner.arithmetic, quick),
         whole=ops is None and pattern == "*" and not quick,
     )
-    for case in cases:
-        result = judged(case, runner)
-        report.results.append(result)
-        if on_result:
-            on_result(case, result)
+    with closing(judge(cases) if judge else one_by_one(cases, runner)) as results:
+        for case, result in zip(cases, results, strict=True):
+            report.results.append(result)
+            if on_result:
+                on_result(case, result)
     return report
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,16 +19,21 @@ from moespec_conformance.counting import count
 from moespec_conformance.expectations import Expectation, apply, read, stale
 from moespec_conformance.explain import explained, listed
 from moespec_conformance.fingerprint import fingerprint
+from moespec_conformance.jobs import USUAL, side_by_side
 from moespec_conformance.mutants.command import mutants
 from moespec_conformance.protocol import BAD, Case, Result
+from moespec_conformance.report.heat import Heat, hottest
 from moespec_conformance.report.jsonl import Writer
+from moespec_conformance.report.pins import about, pins
+from moespec_conformance.report.tally import sentence, verdict
 from moespec_conformance.report.terminal import failure, show
+from moespec_conformance.report.writing import prepare, publish
 from moespec_conformance.runner import Child
 from moespec_conformance.spec import home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 out, err = Console(highlight=False, soft_wrap=False), Console(stderr=True, highlight=False, soft_wrap=True)
-Folder = Annotated[Path | None, typer.Option(help="Write results.jsonl into this folder.")]
+Folder = Annotated[Path | None, typer.Option(help="Write all reports into this folder.")]
 MOST = 5  # failures shown at length
 
 
@@ -54,9 +60,11 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     expected_failures: Annotated[Path | None, typer.Option(help="Text file of known failures.")] = None,
     strict: Annotated[bool, typer.Option(help="Known failures that are gone, or match nothing, count.")] = False,  # noqa: FBT002
     timeout: Annotated[float, typer.Option(help="Seconds for one case.")] = 60.0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that judge at once.")] = USUAL,
 ) -> None:
     """Check an implementation. Exit 0: conformant; 1: not; 3: it could not be judged; 5: nothing selected."""
     known = read(expected_failures) if expected_failures else []
+    folder = prepare(report) if report else None
     runner = Child(impl, timeout)
     try:
         broken = smoke(runner)
@@ -65,10 +73,12 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
             raise typer.Exit(3)
         profiles = profile or profiles_of(case, runner)
         total = len(selected(profiles, runner.arithmetic, op, case, quick=quick))
-        writer = Writer(report, adapter=runner.name, version=runner.version, profiles=profiles) if report else None
+        asked = {"profiles": profiles, "ops": op, "cases": case, "quick": quick, "seed": None}
+        writer = Writer(folder, address=impl, **about(runner), **asked, **pins()) if folder else None
         with bar(f"{runner.name} {runner.version}", total) as progress:
             on_result = watch(progress, known, writer, impl)
-            done = run(runner, profiles, op, case, quick=quick, on_result=on_result)
+            judge = partial(side_by_side, child=runner, jobs=jobs)
+            done = run(runner, profiles, op, case, quick=quick, on_result=on_result, judge=judge)
     finally:
         runner.close()
     finish(done, known, writer, strict=strict)
