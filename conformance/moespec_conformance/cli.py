@@ -16,6 +16,7 @@ from moespec_conformance.address import Usage
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Damaged, Report, run, selected, smoke
 from moespec_conformance.counting import count
+from moespec_conformance.diagnosis.command import diagnose_command
 from moespec_conformance.expectations import Expectation, apply, read, stale
 from moespec_conformance.explain import explained, listed
 from moespec_conformance.fingerprint import fingerprint
@@ -166,6 +167,7 @@ def golden(
 app.command()(count)
 app.command()(fingerprint)
 app.command()(mutants)
+app.command("diagnose")(diagnose_command)
 
 
 def main(argv: list[str] | None = None) -> Any:  # noqa: ANN401 - typer's

@@ -7,13 +7,19 @@ from moespec_conformance.protocol import Array
 MOST = 8  # places listed by number; more are only counted
 
 
+def listed(hit: Array) -> str:
+    """Places by number: "3, 7, 9", or "128 … 255" if none between is missing."""
+    if len(hit) > 2 and hit[-1] - hit[0] == len(hit) - 1:  # noqa: PLR2004
+        return f"{hit[0]} … {hit[-1]}"
+    return ", ".join(str(i) for i in hit[:MOST]) + (", …" if len(hit) > MOST else "")
+
+
 def places(axis: str, bad: Array) -> str | None:
     """Say "only tokens 3, 7" if the wrong ones lie in few of many slices along the first axis."""
     hit = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
     if len(hit) == len(bad) or len(bad) < 2:  # noqa: PLR2004
         return None
-    listed = ", ".join(str(i) for i in hit[:MOST]) + (", …" if len(hit) > MOST else "")
-    return f"only {axis} {listed} ({len(hit)} of {len(bad)})"
+    return f"only {axis} {listed(hit)} ({len(hit)} of {len(bad)})"
 
 
 def factor(got: Array, want: Array) -> str | None:
@@ -48,8 +54,8 @@ def describe(axis: str, got: Array, want: Array, bound: Array) -> str:
     said.append(places(axis, bad) if bad.ndim else None)
     if bad.ndim > 1 and not bad.all():
         columns = np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(axis=0))
-        if len(columns) <= bad.shape[-1] // 4:
-            said.append(f"only columns {', '.join(map(str, columns[:MOST]))}{', …' if len(columns) > MOST else ''}")
+        if len(columns) < bad.shape[-1]:
+            said.append(f"only columns {listed(columns)} ({len(columns)} of {bad.shape[-1]})")
     if not got.any() and want.any():
         said = ["all zeros"]
     return "; ".join([f"{bad.sum()} of {bad.size} elements", *(s for s in said if s)])

@@ -87,7 +87,7 @@ def mutants(
 
 def asking(ops: Sequence[str] | None) -> list[str]:
     """The cases to ask: of these ops, in what the reference computes in."""
-    return [c.id for c in all_cases().values() if c.arithmetic == "float32" and (not ops or c.op in ops)]
+    return [c.id for c in all_cases().values() if c.arithmetic == "float32" and (not ops or c.op in ops) and set(c.profiles) & set(Reference.profiles)]
 
 
 def asked(slugs: Sequence[str], names: Sequence[str], room: float) -> list[Shown]:
