@@ -23,12 +23,8 @@ from moespec_conformance.fingerprint import fingerprint
 from moespec_conformance.jobs import USUAL, side_by_side
 from moespec_conformance.mutants.command import mutants
 from moespec_conformance.protocol import BAD, Case, Result
-from moespec_conformance.report.heat import Heat, hottest
-from moespec_conformance.report.jsonl import Writer
-from moespec_conformance.report.pins import about, pins
-from moespec_conformance.report.tally import sentence, verdict
 from moespec_conformance.report.terminal import failure, show
-from moespec_conformance.report.writing import prepare, publish
+from moespec_conformance.report.writing import Reports
 from moespec_conformance.runner import Child
 from moespec_conformance.spec import home
 
@@ -65,7 +61,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Check an implementation. Exit 0: conformant; 1: not; 3: it could not be judged; 5: nothing selected."""
     known = read(expected_failures) if expected_failures else []
-    folder = prepare(report) if report else None
+    reports = Reports(report)
     runner = Child(impl, timeout)
     try:
         broken = smoke(runner)
@@ -74,15 +70,15 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
             raise typer.Exit(3)
         profiles = profile or profiles_of(case, runner)
         total = len(selected(profiles, runner.arithmetic, op, case, quick=quick))
-        asked = {"profiles": profiles, "ops": op, "cases": case, "quick": quick, "seed": None}
-        writer = Writer(folder, address=impl, **about(runner), **asked, **pins()) if folder else None
+        reports.begin(impl, runner, profiles=profiles, ops=op, cases=case, quick=quick)
         with bar(f"{runner.name} {runner.version}", total) as progress:
-            on_result = watch(progress, known, writer, impl)
+            on_result = watch(progress, known, reports, impl)
             judge = partial(side_by_side, child=runner, jobs=jobs)
             done = run(runner, profiles, op, case, quick=quick, on_result=on_result, judge=judge)
+        reports.look(done.results, known, runner)
     finally:
         runner.close()
-    finish(done, known, writer, strict=strict)
+    finish(done, known, reports, strict=strict)
 
 
 def profiles_of(pattern: str, runner: Child) -> list[str]:
@@ -90,17 +86,14 @@ def profiles_of(pattern: str, runner: Child) -> list[str]:
     return list(all_cases()[pattern].profiles if pattern in all_cases() else runner.profiles)
 
 
-def watch(
-    progress: Progress, known: list[Expectation], writer: Writer | None, impl: str
-) -> Callable[[Case, Result], None]:
+def watch(progress: Progress, known: list[Expectation], reports: Reports, impl: str) -> Callable[[Case, Result], None]:
     """What to do with each result as it comes."""
     shown: list[str] = []
 
     def on_result(_: Case, result: Result) -> None:
         result = apply(result, known)
         progress.advance(progress.task_ids[0])
-        if writer:
-            writer.result(result)
+        reports.result(result)
         if result.status in (*BAD, "xpass"):
             shown.append(result.case)
             if len(shown) <= MOST:
@@ -109,7 +102,7 @@ def watch(
     return on_result
 
 
-def finish(done: Report, known: list[Expectation], writer: Writer | None, *, strict: bool) -> None:
+def finish(done: Report, known: list[Expectation], reports: Reports, *, strict: bool) -> None:
     """Say what came out, and exit by it."""
     gone = stale(known, done.results)
     done.results[:] = [apply(result, known) for result in done.results]
@@ -117,12 +110,11 @@ def finish(done: Report, known: list[Expectation], writer: Writer | None, *, str
     if bad > MOST:
         out.print(f"… and {bad - MOST} more: --report DIR keeps them all.")
     show(out, done)
-    for pattern in gone:
-        err.print(f"expected failure matches nothing: {pattern}", markup=False)
+    for line in gone:
+        err.print(f"expected failure that excuses nothing: {line}", markup=False)
     code = done.exit_code
     code = 1 if strict and code == 0 and (gone or done.counts["xpass"]) else code
-    if writer:
-        writer.close(code)
+    reports.end(done, code, stale=gone, strict=strict)
     raise typer.Exit(code)
 
 

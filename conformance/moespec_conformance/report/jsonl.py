@@ -82,5 +82,6 @@ def read(path: Path) -> Log:
 
 def _result(line: dict[str, Any]) -> Result:
     """One line; fields of later versions are left out."""
-    told = {name: line[name] for name in KNOWN if name in line}
-    return Result(**{**told, "clauses": tuple(line["clauses"]), "suspects": tuple(line.get("suspects", ()))})
+    told: dict[str, Any] = {name: line[name] for name in KNOWN if name in line}
+    told |= {"clauses": tuple(line["clauses"]), "suspects": tuple(line.get("suspects", ()))}
+    return Result(**told)

@@ -1,0 +1,42 @@
+"""Small pieces of text that every report says in the same way."""
+
+import re
+import shlex
+
+from moespec_conformance.protocol import Result
+
+ENDLESS = 1e300  # what stands for infinity in results.jsonl is beyond it
+THREAD = re.compile(r"([\w.-]+/[\w.-]+)#(\d+)")  # owner/name#number
+UNFIT = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def ratio(value: float | None) -> str:
+    """An error/bound: a dash where there is none."""
+    if value is None:
+        return "-"
+    return "∞" if value > ENDLESS else f"{value:.2g}"
+
+
+def reason(result: Result) -> str:
+    """A message's first line."""
+    return (result.message.strip().splitlines() or [""])[0]
+
+
+def command(address: str, case: str) -> str:
+    """What to type to ask one case again."""
+    return f"moespec check {shlex.quote(address)} --case {shlex.quote(case)}"
+
+
+def clean(text: str) -> str:
+    """Text without what no file of text may hold: control characters, and halves of pairs."""
+    return UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def linked(cite: str) -> list[tuple[str, str]]:
+    """A citation in pieces, each with the address it stands for, or none."""
+    pieces: list[tuple[str, str]] = []
+    end = 0
+    for found in THREAD.finditer(cite):
+        pieces += [(cite[end : found.start()], ""), (found[0], f"https://github.com/{found[1]}/issues/{found[2]}")]
+        end = found.end()
+    return [*pieces, (cite[end:], "")]
