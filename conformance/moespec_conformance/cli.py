@@ -119,14 +119,14 @@ def finish(done: Report, known: list[Expectation], reports: Reports, *, strict: 
 
 
 @app.command()
-def explain(name: Annotated[str, typer.Argument(help="A case's or a clause's id.")]) -> None:
-    """Say what a clause demands, or what a case asks."""
+def explain(name: Annotated[str, typer.Argument(help="A case's or a clause's id, or a mutant's name.")]) -> None:
+    """Say what a clause demands, what a case asks, or what a mutant does wrong."""
     out.print(explained(name))
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(help="cases, clauses, profiles or adapters.")] = "cases") -> None:
-    """List cases, clauses, profiles or adapters."""
+def list_(what: Annotated[str, typer.Argument(help="cases, clauses, mutants, profiles or adapters.")] = "cases") -> None:
+    """List cases, clauses, mutants, profiles or adapters."""
     out.print(listed(what))
 
 

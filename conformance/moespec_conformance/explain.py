@@ -1,5 +1,7 @@
-"""Clauses, cases, profiles and adapters in words and tables."""
+"""Clauses, cases, mutants, profiles and adapters in words and tables."""
 
+from collections.abc import Callable
+from difflib import unified_diff
 from importlib.metadata import entry_points
 
 from rich.console import Group, RenderableType
@@ -9,18 +11,26 @@ from rich.text import Text
 from moespec.fields import NEUTRAL
 from moespec_conformance.address import Usage
 from moespec_conformance.cases import PROFILES, all_cases
+from moespec_conformance.edits import Edit, edited, source_of
+from moespec_conformance.mutants import MUTANTS
+from moespec_conformance.mutants.killers import KILLERS
+from moespec_conformance.mutants.mutant import Mutant
 from moespec_conformance.oracle import answer
 from moespec_conformance.protocol import Case
 from moespec_conformance.spec import clauses
 
+Row = tuple[str, ...]
+
 
 def explained(name: str) -> RenderableType:
-    """A clause or a case."""
+    """A clause, a case or a mutant."""
     if name in clauses():
         return clause(name)
     if name in all_cases():
         return case(all_cases()[name])
-    raise Usage(f"no clause or case {name!r}: see `moespec list clauses` and `moespec list cases`")
+    if name in MUTANTS:
+        return mutant(MUTANTS[name])
+    raise Usage(f"no clause, case or mutant {name!r}: see `moespec list clauses`, `list cases` and `list mutants`")
 
 
 def clause(name: str) -> RenderableType:
@@ -53,6 +63,27 @@ def case(found: Case) -> RenderableType:
     return Group(head, about, table)
 
 
+def mutant(found: Mutant) -> RenderableType:
+    """What is wrong in it, who had it, what shows it, and what it changes in the reference's source."""
+    body = Text.assemble((found.slug, "bold"), f"  breaks {found.clause}, {found.direction}\n{found.symptom}\n")
+    body.append(f"seen in {found.cite}\nshows with {found.trigger}\n")
+    if found.slug in KILLERS:
+        body.append(f"killed by {', '.join(KILLERS[found.slug])}\n")
+    for module in dict.fromkeys(edit.module for edit in found.edits):
+        body.append(f"\nmoespec/{module}.py\n")
+        for line in changed(module, found.edits):
+            body.append(line + "\n", style="red" if line[0] == "-" else "green")
+    return body.append(f"\nmoespec check mutant:{found.slug}", style="cyan")
+
+
+def changed(module: str, edits: tuple[Edit, ...]) -> list[str]:
+    """The lines of a file that edits take away and put in."""
+    text = source_of(module)
+    mine = tuple(edit for edit in edits if edit.module == module)
+    lines = unified_diff(text.splitlines(), edited(text, mine).splitlines(), lineterm="", n=0)
+    return [line for line in list(lines)[2:] if line[0] in "+-"]
+
+
 def _range(values: object) -> tuple[str, str]:
     low, high = getattr(values, "min", None), getattr(values, "max", None)
     if low is None or high is None or not getattr(values, "size", 0):
@@ -62,19 +93,28 @@ def _range(values: object) -> tuple[str, str]:
 
 def listed(what: str) -> RenderableType:
     """One line for each."""
+    if what not in LISTS:
+        raise Usage(f"no list of {what!r}: {', '.join(LISTS)}")
     table = Table(box=None, pad_edge=False, show_header=False)
-    if what == "cases":
-        for c in all_cases().values():
-            table.add_row(c.id, c.op, c.kind, c.arithmetic, ", ".join(c.profiles), ", ".join(c.clauses))
-    elif what == "clauses":
-        for found in clauses().values():
-            table.add_row(found.id, found.mode, found.text.partition(". ")[0][:160])
-    elif what == "profiles":
-        for name, text in PROFILES.items():
-            table.add_row(name, str(sum(name in c.profiles for c in all_cases().values())), text)
-    elif what == "adapters":
-        for point in entry_points(group="moespec.adapters"):
-            table.add_row(point.name, point.value)
-    else:
-        raise Usage(f"no list of {what!r}: cases, clauses, profiles or adapters")
+    for row in LISTS[what]():
+        table.add_row(*row)
     return table
+
+
+def case_row(found: Case) -> Row:
+    """A case in one line."""
+    return found.id, found.op, found.kind, found.arithmetic, ", ".join(found.profiles), ", ".join(found.clauses)
+
+
+def profile_row(name: str) -> Row:
+    """A profile in one line."""
+    return name, str(sum(name in found.profiles for found in all_cases().values())), PROFILES[name]
+
+
+LISTS: dict[str, Callable[[], list[Row]]] = {
+    "cases": lambda: [case_row(found) for found in all_cases().values()],
+    "clauses": lambda: [(c.id, c.mode, c.text.partition(". ")[0][:160]) for c in clauses().values()],
+    "mutants": lambda: [(m.slug, m.clause, m.direction, m.symptom) for m in MUTANTS.values()],
+    "profiles": lambda: [profile_row(name) for name in PROFILES],
+    "adapters": lambda: [(point.name, point.value) for point in entry_points(group="moespec.adapters")],
+}

@@ -1,19 +1,22 @@
 """The reference with edits in its source, as modules beside the real ones: what is edited, and all that imports it.
 
 Modules that no edit can reach are the reference's own. Nothing in sys.modules changes: an edited module's imports are
-answered from its own family.
+answered from its own family. Arithmetic may be replaced as well: then every module is made anew, `a @ b` and
+`a.sum(axis)` are np.matmul and np.sum, and some of NumPy's functions are others.
 """
 
 import ast
 import builtins
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 import moespec
 from moespec_conformance import roundings
@@ -72,27 +75,60 @@ def reached(modules: frozenset[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def load(edits: Sequence[Edit]) -> Source:
-    """The reference with these edits; those of several mutants may stand together."""
+def load(edits: Sequence[Edit], arithmetic: Mapping[str, Any] | None = None) -> Source:
+    """The reference with these edits (those of several mutants may stand together), and with other arithmetic."""
     made: dict[str, ModuleType] = {}
+    numpy = np
+    if arithmetic:
+        numpy = ModuleType("numpy")
+        numpy.__dict__.update(vars(np), **arithmetic)
 
     def given(name: str, *args: Any) -> Any:  # noqa: ANN401 - what __import__ takes and gives
         inner = name.removeprefix("moespec.")
-        return made[inner] if name != inner and inner in made else builtins.__import__(name, *args)
+        own = numpy if name == "numpy" else made.get(inner) if name != inner else None
+        return own or builtins.__import__(name, *args)
 
-    affected = reached(frozenset(edit.module for edit in edits))
+    affected = imports() if arithmetic else reached(frozenset(edit.module for edit in edits))
     for name in (name for name in imports() if name in affected):
         mine = tuple(edit for edit in edits if edit.module == name)
         module = ModuleType(f"moespec.{name}")
         module.__dict__.update(vars(roundings) if mine else {}, __name__=f"moespec.{name}")
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": given}
         made[name] = module
-        exec(compiled(name, mine), module.__dict__)  # noqa: S102 - the reference's own text
+        exec(compiled(name, mine, by_name=bool(arithmetic)), module.__dict__)  # noqa: S102 - the reference's own text
     return Source(made)
 
 
 @cache
-def compiled(name: str, edits: tuple[Edit, ...]) -> Any:  # noqa: ANN401 - a code object
+def compiled(name: str, edits: tuple[Edit, ...], *, by_name: bool) -> Any:  # noqa: ANN401 - a code object
     """A file's code after its edits; the file's name stays, so that errors point into it."""
     file = sys.modules["moespec"].__path__[0] + f"/{name}.py"
-    return compile(edited(source_of(name), edits), file, "exec")
+    tree: ast.Module = ast.parse(edited(source_of(name), edits), file)
+    return compile(ast.fix_missing_locations(ByName().visit(tree)) if by_name else tree, file, "exec")
+
+
+class ByName(ast.NodeTransformer):
+    """`a @ b` as np.matmul(a, b), and `a.sum(axis)` as np.sum(a, axis)."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        """A product of matrices."""
+        self.generic_visit(node)
+        return called("matmul", [node.left, node.right], []) if isinstance(node.op, ast.MatMult) else node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """A sum along an axis."""
+        self.generic_visit(node)
+        method = node.func
+        if isinstance(method, ast.Attribute) and method.attr == "sum" and not names_numpy(method.value):
+            return called("sum", [method.value, *node.args], node.keywords)
+        return node
+
+
+def names_numpy(node: ast.AST) -> bool:
+    """Whether this is the name np."""
+    return isinstance(node, ast.Name) and node.id == "np"
+
+
+def called(function: str, args: list[ast.expr], keywords: list[ast.keyword]) -> ast.Call:
+    """np.function(args)."""
+    return ast.Call(ast.Attribute(ast.Name("np", ast.Load()), function, ast.Load()), args, keywords)
