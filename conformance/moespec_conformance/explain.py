@@ -13,7 +13,7 @@ from moespec_conformance.address import Usage
 from moespec_conformance.cases import PROFILES, all_cases
 from moespec_conformance.edits import Edit, edited, source_of
 from moespec_conformance.mutants import MUTANTS
-from moespec_conformance.mutants.killers import KILLERS
+from moespec_conformance.mutants.killers import RECORDED
 from moespec_conformance.mutants.mutant import Mutant
 from moespec_conformance.oracle import answer
 from moespec_conformance.protocol import Case
@@ -67,8 +67,8 @@ def mutant(found: Mutant) -> RenderableType:
     """What is wrong in it, who had it, what shows it, and what it changes in the reference's source."""
     body = Text.assemble((found.slug, "bold"), f"  breaks {found.clause}, {found.direction}\n{found.symptom}\n")
     body.append(f"seen in {found.cite}\nshows with {found.trigger}\n")
-    if found.slug in KILLERS:
-        body.append(f"killed by {', '.join(KILLERS[found.slug])}\n")
+    if found.slug in RECORDED:
+        body.append(f"killed by {', '.join(RECORDED[found.slug].killers)}\n")
     for module in dict.fromkeys(edit.module for edit in found.edits):
         body.append(f"\nmoespec/{module}.py\n")
         for line in changed(module, found.edits):

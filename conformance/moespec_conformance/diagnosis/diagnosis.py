@@ -1,18 +1,17 @@
 """The diagnosis of an implementation: which bugs of the catalogue, alone or two together, explain all its failures."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import judged
 from moespec_conformance.diagnosis.evidence import Evidence, evidence
-from moespec_conformance.diagnosis.matching import Match, candidates, loaded, match, matches, nearest
-from moespec_conformance.protocol import BAD, Result
+from moespec_conformance.diagnosis.matching import Match, candidates, match, matches, nearest, weight
+from moespec_conformance.mutants.killers import RECORDED
+from moespec_conformance.protocol import Result
 from moespec_conformance.runner import Runner
 
 ENOUGH = 30  # failures looked into: of each op and stage in turn, the smallest inputs first
-PASSED = 24  # cases without a failure that a suspect must pass, too
 PAIRS = 8  # mutants that come nearest, tried two by two
 TRIES = 4  # failures for which pairs are tried
 WHOLE = ("fail", "error")
@@ -44,8 +43,8 @@ def diagnose(runner: Runner, results: Sequence[Result], on_case: Callable[[], No
         found[name] = matches(held[name], candidates(held[name]))
         if on_case:
             on_case()
-    sure = {name: {m.mutant: m for m in made if m.match != "near"} for name, made in found.items()}
-    sure = without_refuted(sure, results)
+    sure = {name: {m.mutant: m for m in made if m.sure} for name, made in found.items()}
+    sure = without_refuted(sure, {result.case for result in results if result.status == "pass"})
     add_pairs(sure, held)
     suspects = covering(sure)
     open_cases = [name for name, made in sure.items() if not made]
@@ -69,25 +68,15 @@ def size(case: str) -> int:
 Sure = dict[str, dict[str, Match]]
 
 
-def without_refuted(sure: Sure, results: Sequence[Result]) -> Sure:
-    """Without mutants that fail where the implementation passes."""
-    passed = sorted((r.case for r in results if r.status == "pass"), key=size)
-    suspected = {mutant for made in sure.values() for mutant in made}
-    refuted = {mutant for mutant in suspected if fails_among(mutant, relevant(passed, results))}
-    kept = {name: {m: made[m] for m in made if m not in refuted} for name, made in sure.items()}
+def without_refuted(sure: Sure, passed: Container[str]) -> Sure:
+    """Without mutants that are killed by cases which the implementation passes; of no failure the last one."""
+    kept = {name: {m: made[m] for m in made if not refuted(m, passed)} for name, made in sure.items()}
     return {name: made or sure[name] for name, made in kept.items()}
 
 
-def relevant(passed: Sequence[str], results: Sequence[Result]) -> list[str]:
-    """Cases without a failure, of the ops that have failures, spread over their sizes."""
-    ops = {r.op for r in results if r.status in WHOLE}
-    same = [name for name in passed if all_cases()[name].op in ops]
-    return same[:: max(1, len(same) // PASSED)]
-
-
-def fails_among(mutant: str, cases: Iterable[str]) -> bool:
-    """Whether a mutant fails any of these cases."""
-    return any(judged(all_cases()[name], loaded(mutant)).status in BAD for name in cases)
+def refuted(mutant: str, passed: Container[str]) -> bool:
+    """Whether any recorded killer of a mutant is among these."""
+    return mutant in RECORDED and any(case in passed for case in RECORDED[mutant].killers)
 
 
 def add_pairs(sure: Sure, held: dict[str, Evidence]) -> None:
@@ -113,29 +102,21 @@ def certain(seen: Evidence, pair: str) -> Match | None:
         made = match(seen, pair)
     except ValueError:
         return None
-    return made if made and made.match != "near" else None
+    return made if made and made.sure else None
 
 
 def covering(sure: Sure) -> tuple[Suspect, ...]:
     """The fewest suspects that explain all that can be explained: each time, who explains most of the rest."""
-    rest, suspects = {name: made for name, made in sure.items() if made}, []
+    rest, suspects = {name: made for name, made in sure.items() if made}, list[Suspect]()
     while rest:
-        counts: dict[str, list[Match]] = {}
-        for made in rest.values():
-            for mutant, how in made.items():
-                counts.setdefault(mutant, []).append(how)
-        best = min(
-            counts,
-            key=lambda m: (-len(counts[m]), sum(how.rank[0] for how in counts[m]), sum(h.left for h in counts[m])),
-        )
-        explained = tuple(name for name, made in rest.items() if best in made)
-        alike = tuple(m for m in counts if m != best and tuple(n for n, made in rest.items() if m in made) == explained)
-        how = max((rest[name][best] for name in explained), key=lambda made: made.rank)
-        suspects.append(Suspect(best, how.match, alike, explained))
+        explained: dict[str, list[str]] = {}
+        for name, made in rest.items():
+            for mutant in made:
+                explained.setdefault(mutant, []).append(name)
+        matched = {mutant: [rest[name][mutant] for name in cases] for mutant, cases in explained.items()}
+        best = min(matched, key=lambda mutant: weight(matched[mutant]))
+        alike = tuple(m for m, cases in explained.items() if m != best and cases == explained[best])
+        how = max(matched[best], key=lambda made: made.rank).match
+        suspects.append(Suspect(best, how, alike, tuple(explained[best])))
         rest = {name: made for name, made in rest.items() if best not in made}
     return tuple(suspects)
-
-
-def order(explained: Sequence[Match]) -> tuple[float, ...]:
-    """The most failures first, then the most of them exactly, then the least left over."""
-    return -len(explained), sum(how.rank[0] for how in explained), sum(how.left for how in explained)

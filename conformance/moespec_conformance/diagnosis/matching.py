@@ -4,7 +4,7 @@ A mutant is code, so it has a float32 answer, and by the `Bounded` reading an an
 what is within them may be that mutant, computed in another order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from moespec_conformance.protocol import BAD, Tensors
 from moespec_conformance.runner import InProcess
 
 NEAR = 0.3  # of the error left: more, and a mutant explains too little to be named
+SURE = 0.01  # of the error left: no more, and a mutant explains the failure, though no bound says so
 WORTH = 0.7  # of the error left: more, and no bound can make it a match
 RANKS = ("exact", "bounded", "near")
 
@@ -32,9 +33,19 @@ class Match(NamedTuple):
     left: float
 
     @property
+    def sure(self) -> bool:
+        """Whether it explains the failure."""
+        return self.match != "near" or self.left <= SURE
+
+    @property
     def rank(self) -> tuple[int, float]:
         """The better match first."""
         return RANKS.index(self.match), self.left
+
+
+def weight(found: Sequence[Match]) -> tuple[float, ...]:
+    """To sort by: who explains most comes first, then who does it exactly, then who leaves least."""
+    return -len(found), sum(made.rank[0] for made in found), sum(made.left for made in found)
 
 
 @cache

@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from moespec_conformance.adapters.reference import Adapter as Reference
 from moespec_conformance.address import Usage
 from moespec_conformance.cases import all_cases
 from moespec_conformance.mutants import MUTANTS
-from moespec_conformance.mutants.matrix import KILLS, PORTION, TOP, Shown, classes, matrix
+from moespec_conformance.mutants.honest import VARIANTS
+from moespec_conformance.mutants.killers import KEPT, RECORDED, Record, record
+from moespec_conformance.mutants.matrix import KILLS, TOP, Shown, classes, matrix, names
 
 out, err = Console(highlight=False, soft_wrap=False), Console(stderr=True, highlight=False, soft_wrap=True)
 BEST = 5  # killers named
@@ -21,11 +24,12 @@ WIDE = 3.0  # a bug should be this many times beyond the limit in the case that 
 
 
 class Fate(NamedTuple):
-    """What became of a mutant: its killers, best first, and all mutants that answer as it does."""
+    """What became of a mutant: its killers, best first, all mutants that answer as it does, and who was suspected."""
 
     slug: str
     killers: tuple[Shown, ...]
     alike: tuple[str, ...]
+    suspect: str | None = None
 
     @property
     def killed(self) -> bool:
@@ -37,82 +41,148 @@ class Fate(NamedTuple):
         """How many times beyond the limit, in the case that shows it best."""
         return max((killer.margin for killer in self.killers), default=0.0)
 
+    @property
+    def diagnosed(self) -> bool:
+        """Whether the diagnosis suspects its class first."""
+        return self.suspect in (self.slug, *self.alike)
+
+
+class Strength(NamedTuple):
+    """What came out: the mutants' fates, and what each honest variant was asked and told."""
+
+    fates: list[Fate]
+    asked: dict[str, int]
+    flagged: dict[str, list[str]]
+
+    @property
+    def whole(self) -> bool:
+        """Every mutant killed, no honest variant flagged."""
+        return all(fate.killed for fate in self.fates) and not any(self.flagged.values())
+
 
 def fates(slugs: Sequence[str], found: Sequence[Shown]) -> list[Fate]:
-    """What became of each."""
+    """What became of each; classes as recorded, where only recorded killers were asked."""
     together = classes(found)
-    return [
-        Fate(
-            slug, tuple(best_first([s for s in found if s.slug == slug and s.status in KILLS])), together.get(slug, ())
-        )
-        for slug in slugs
-    ]
+    return [Fate(slug, best_first(found, slug), together.get(slug, ())) for slug in slugs]
 
 
-def best_first(kills: list[Shown]) -> tuple[Shown, ...]:
-    """Wrong answers before crashes, the farthest beyond the limit first."""
+def best_first(found: Sequence[Shown], slug: str) -> tuple[Shown, ...]:
+    """Who kills it: wrong answers before crashes, the farthest beyond the limit first."""
+    kills = [shown for shown in found if shown.slug == slug and shown.status in KILLS]
     return tuple(sorted(kills, key=lambda kill: (kill.status != "fail", -kill.margin)))
 
 
-def told(fate: Fate) -> dict[str, Any]:
-    """One mutant, for --json."""
-    return {
-        "mutant": fate.slug,
-        "clause": MUTANTS[fate.slug].clause,
-        "killed": fate.killed,
-        "killed_by": [killer.case for killer in fate.killers[:BEST]],
-        "kills": len(fate.killers),
-        "margin": fate.margin,
-        "class": list(fate.alike),
-    }
-
-
-def mutants(
+def mutants(  # noqa: PLR0913, PLR0917 - one parameter an option
     only: Annotated[str, typer.Option(help="Only mutants whose slug matches this glob.")] = "*",
     op: Annotated[list[str] | None, typer.Option(help="Only cases of this op; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick/--full", help="Only each one's recorded killers.")] = False,  # noqa: FBT002
     room: Annotated[float, typer.Option(help="Multiply every bound, to see what then survives.")] = 1.0,
+    keep: Annotated[bool, typer.Option("--record", help="Record the killers found.")] = False,  # noqa: FBT002
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,  # noqa: FBT002
 ) -> None:
-    """Run the suite against every mutant of the catalogue. Exit 1: one is alive."""
+    """Run the suite against every mutant of the catalogue, and against honest variants.
+
+    Exit 1: a mutant is alive, or an honest variant is flagged.
+    """
     slugs = [slug for slug in MUTANTS if fnmatch(slug, only)]
     if not slugs:
         raise Usage(f"no mutant matches {only!r}: see `moespec list mutants`")
-    done = fates(slugs, asked(slugs, asking(op), room))
+    if keep and (quick or op or only != "*"):
+        raise Usage("only the whole matrix is recorded")
+    done = measured(slugs, asking(slugs, op, quick=quick), room)
+    if keep:
+        found = {fate.slug: Record(tuple(k.case for k in fate.killers[:KEPT]), fate.alike) for fate in done.fates}
+        record(found)
     if as_json:
-        out.print_json(json.dumps({"mutants": [told(fate) for fate in done]}))
+        out.print_json(json.dumps(told(done)))
     else:
         show(done)
-    raise typer.Exit(0 if all(fate.killed for fate in done) else 1)
+    raise typer.Exit(0 if done.whole else 1)
 
 
-def asking(ops: Sequence[str] | None) -> list[str]:
-    """The cases to ask: of these ops, in what the reference computes in."""
-    return [c.id for c in all_cases().values() if c.arithmetic == "float32" and (not ops or c.op in ops) and set(c.profiles) & set(Reference.profiles)]
+def asking(slugs: Sequence[str], ops: Sequence[str] | None, *, quick: bool) -> dict[str, tuple[str, ...]]:
+    """Which mutants each case is asked of: all of them, or those it is recorded to kill."""
+    mine = set(Reference.profiles)
+    cases = [c for c in all_cases().values() if set(c.profiles) & mine and (not ops or c.op in ops)]
+    if not quick:
+        return {case.id: tuple(slugs) if case.arithmetic == "float32" else () for case in cases}
+    kills = {case.id: tuple(s for s in slugs if s in RECORDED and case.id in RECORDED[s].killers) for case in cases}
+    return {name: some for name, some in kills.items() if some}
 
 
-def asked(slugs: Sequence[str], names: Sequence[str], room: float) -> list[Shown]:
-    """The matrix, with a progress bar on stderr."""
+def measured(slugs: Sequence[str], asked: dict[str, tuple[str, ...]], room: float) -> Strength:
+    """The matrix, then the diagnosis of what it killed, with progress on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
-        cases = progress.add_task(f"{len(slugs)} mutants, by cases", total=len(names))
-        return matrix(slugs, names, room=room, on_cases=lambda n: progress.advance(cases, n))
+        cases = progress.add_task(f"{len(slugs)} mutants, {len(VARIANTS)} honest variants, by cases", total=len(asked))
+        found = matrix(asked, room=room, on_cases=lambda n: progress.advance(cases, n))
+        made = [recalled(fate) for fate in fates(slugs, found)]
+        killers = {fate.slug: tuple(killer.case for killer in fate.killers[:KEPT]) for fate in made if fate.killed}
+        bugs = progress.add_task("diagnosis, by mutants", total=len(killers))
+        first = names(killers, lambda n: progress.advance(bugs, n))
+    variants = [variant.name for variant in VARIANTS]
+    flagged = {v: [s.case for s in found if s.slug == v and s.status in (*KILLS, "timeout")] for v in variants}
+    told = {v: sum(s.slug == v for s in found) for v in variants}
+    return Strength([fate._replace(suspect=first.get(fate.slug)) for fate in made], told, flagged)
 
 
-def show(done: Sequence[Fate]) -> None:
-    """A line for each."""
+def recalled(fate: Fate) -> Fate:
+    """With the recorded class, if few cases say less: mutants that differ only elsewhere would seem alike."""
+    known = RECORDED.get(fate.slug)
+    return fate._replace(alike=known.alike) if known and set(known.alike) <= set(fate.alike) else fate
+
+
+def told(done: Strength) -> dict[str, Any]:
+    """Everything, for --json."""
+    return {
+        "mutants": [
+            {
+                "mutant": fate.slug,
+                "clause": MUTANTS[fate.slug].clause,
+                "killed": fate.killed,
+                "killed_by": [killer.case for killer in fate.killers[:BEST]],
+                "kills": len(fate.killers),
+                "margin": fate.margin,
+                "diagnosed": fate.diagnosed,
+                "suspect": fate.suspect,
+                "class": list(fate.alike),
+            }
+            for fate in done.fates
+        ],
+        "honest": [
+            {"variant": name, "asked": number, "flagged": done.flagged[name]} for name, number in done.asked.items()
+        ],
+    }
+
+
+def show(done: Strength) -> None:
+    """A line for each, and what it comes to."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("mutant", "clause", "kills", "margin", "best killer"):
+    for column in ("mutant", "clause", "kills", "margin", "best killer", "suspected first"):
         table.add_column(column, justify="right" if column in ("kills", "margin") else "left", no_wrap=True)
-    for fate in done:
+    for fate in done.fates:
         margin = "exact" if fate.margin == TOP else f"{fate.margin:.3g}"
         best = fate.killers[0].case if fate.killed else "ALIVE"
-        table.add_row(fate.slug, MUTANTS[fate.slug].clause, str(len(fate.killers)), margin, best)
+        name = "" if fate.diagnosed else fate.suspect or "nobody"
+        table.add_row(fate.slug, MUTANTS[fate.slug].clause, str(len(fate.killers)), margin, best, name)
     out.print(table)
-    alive = [f.slug for f in done if not f.killed]
-    thin = [f.slug for f in done if f.killed and f.margin < WIDE]
-    out.print(
-        f"\n{len(done) - len(alive)} of {len(done)} killed, {len(thin)} of them by less than {WIDE:g} times the limit"
-    )
-    for name, slugs in (("alive", alive), ("by little", thin)):
-        if slugs:
-            out.print(f"{name}: {', '.join(slugs)}")
+    for line in sums(done):
+        out.print(line)
+
+
+def sums(done: Strength) -> list[str]:
+    """What it comes to, in words."""
+    killed = [fate for fate in done.fates if fate.killed]
+    thin = [fate.slug for fate in killed if fate.margin < WIDE]
+    named = sum(fate.diagnosed for fate in done.fates)
+    alike = {fate.alike for fate in done.fates if len(fate.alike) > 1}
+    flagged = {name: cases for name, cases in done.flagged.items() if cases}
+    lines = [
+        f"\n{len(killed)} of {len(done.fates)} mutants killed, {len(thin)} by less than {WIDE:g} times the limit",
+        f"{named} diagnosed by name, or as one of a class that no case tells apart; {len(alike)} such classes",
+        f"{len(done.flagged) - len(flagged)} of {len(done.flagged)} honest variants pass",
+    ]
+    lines += [f"ALIVE: {fate.slug}" for fate in done.fates if not fate.killed]
+    lines += [f"by little: {', '.join(thin)}"] if thin else []
+    lines += [f"alike: {', '.join(slugs)}" for slugs in sorted(alike)]
+    return lines + [f"FLAGGED: {name} by {', '.join(cases[:BEST])}" for name, cases in flagged.items()]

@@ -45,8 +45,8 @@ DESCENDING = (
     Edit("moe.routed_forward", "experts: list[WeightedCache] = []", "experts, y_of = [], {}"),
     Edit(
         "moe.routed_forward",
-        "    return routed, RoutedCache",
-        "    for t, y_e in reversed(y_of.values()):\n    routed[t] += y_e\nreturn routed, RoutedCache",
+        "return routed, RoutedCache",
+        "for t, y_e in reversed(y_of.values()):\n    routed[t] += y_e\nreturn routed, RoutedCache",
     ),
 )
 STORED = (

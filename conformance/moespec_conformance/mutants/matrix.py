@@ -9,7 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ from moespec_conformance.checking import ask, judged
 from moespec_conformance.judge import near
 from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.mutants.adapter import Adapter
+from moespec_conformance.mutants.honest import VARIANTS
+from moespec_conformance.mutants.honest import Adapter as Variant
+from moespec_conformance.mutants.naming import suspect
 from moespec_conformance.mutants.reach import functions_of, shows
 from moespec_conformance.protocol import Case, Result
 from moespec_conformance.runner import InProcess
@@ -87,10 +90,13 @@ def digest(reply: Reply) -> str:
 
 def one(case: Case, slug: str, right: str) -> Shown | None:
     """What becomes of one mutant, unless its answer is the reference's."""
-    mine = answer_of(case, loaded(slug))
+    runner = loaded(slug)
+    mine = answer_of(case, runner)
     if mine == right:
         return None
-    result = judged(case, loaded(slug))
+    if answer_of(case, runner) != mine:  # it remembers earlier questions: here there shall be none
+        runner, mine = InProcess(Adapter(slug)), answer_of(case, InProcess(Adapter(slug)))
+    result = judged(case, runner)
     return Shown(slug, case.id, result.status, result.kind, margin_of(result), mine)
 
 
@@ -99,29 +105,74 @@ def margin_of(result: Result) -> float:
     return TOP if result.margin is None or not np.isfinite(result.margin) else result.margin
 
 
-def portion(work: tuple[tuple[str, ...], tuple[str, ...], float]) -> list[Shown]:
-    """Some cases, in a process of their own, with so much room in every bound."""
-    cases, slugs, near.ROOM = work
+class Work(NamedTuple):
+    """What a process is asked at a time: mutants by case, honest variants too or not, and the room in every bound."""
+
+    cases: dict[str, tuple[str, ...]]
+    honest: bool
+    room: float
+
+
+def portion(work: Work) -> list[Shown]:
+    """Some cases, in a process of their own."""
+    near.ROOM = work.room
+    found: list[Shown] = []
     with np.errstate(all="ignore"):
-        return [made for name in cases for made in shown(all_cases()[name], slugs)]
+        for name, slugs in work.cases.items():
+            found += shown(all_cases()[name], slugs)
+            found += held_against(all_cases()[name]) if work.honest else []
+    return found
+
+
+@cache
+def variants() -> list[InProcess]:
+    """The honest variants, ready to be asked."""
+    return [InProcess(Variant(variant)) for variant in VARIANTS]
+
+
+def held_against(case: Case) -> list[Shown]:
+    """What honest variants are told in one case, right or wrong."""
+    asked = [v for v in variants() if case.arithmetic in v.arithmetic and set(case.profiles) & set(v.profiles)]
+    results = [(variant.name, judged(case, variant)) for variant in asked]
+    return [Shown(name, case.id, r.status, r.kind, margin_of(r), "") for name, r in results]
 
 
 def matrix(
-    slugs: Sequence[str],
-    cases: Sequence[str],
+    asked: Mapping[str, tuple[str, ...]],
     *,
     room: float = 1.0,
+    honest: bool = True,
     on_cases: Callable[[int], None] | None = None,
 ) -> list[Shown]:
-    """All of these mutants against all of these cases, on every CPU; on_cases hears how many more are done."""
-    portions = [tuple(cases[i : i + PORTION]) for i in range(0, len(cases), PORTION)]
+    """These mutants, by case, and the honest variants, on every CPU; on_cases hears how many more cases are done."""
+    names = list(asked)
+    portions = [{n: asked[n] for n in names[i : i + PORTION]} for i in range(0, len(names), PORTION)]
     found: list[Shown] = []
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
-        answers = pool.imap(portion, [(part, tuple(slugs), room) for part in portions])
+        answers = pool.imap(portion, [Work(part, honest, room) for part in portions])
         for part, made in zip(portions, answers, strict=True):
             found += made
             if on_cases:
                 on_cases(len(part))
+    return found
+
+
+def named(work: tuple[str, tuple[str, ...]]) -> tuple[str, str | None]:
+    """Whom the diagnosis suspects first behind a mutant, by these cases."""
+    with np.errstate(all="ignore"):
+        return work[0], suspect(*work)
+
+
+def names(
+    killers: Mapping[str, tuple[str, ...]], on_mutant: Callable[[int], None] | None = None
+) -> dict[str, str | None]:
+    """The diagnosis of each mutant by cases that kill it, on every CPU."""
+    found: dict[str, str | None] = {}
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
+        for slug, first in pool.imap_unordered(named, killers.items(), PORTION):
+            found[slug] = first
+            if on_mutant:
+                on_mutant(1)
     return found
 
 
