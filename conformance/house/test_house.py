@@ -31,7 +31,7 @@ FLOORS = [
         "checks_balance",
     },
     {"signatures", "hugging_face", "checks_fp8"},
-    {"checks", "model_config", "router", "mixture", "ops_fp8"},
+    {"checks", "model_config", "router", "mixture", "ops_fp8", "signatures_trace"},
     {"gate", "expert", "dispatch", "weights", "deepseek", "norm", "loss", "balance", "bias_update", "capacity"},
     {"moe", "layouts", "ranks", "count", "deepseek_kin", "ops_norm", "ops_balance", "expert_choice", "hierarchical"},
     {"moe_ranks", "ops_layout", "ops_router", "expert_fp8"},

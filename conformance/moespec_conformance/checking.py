@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from moespec.signatures import OPS
@@ -16,9 +17,10 @@ from moespec_conformance.cases.inputs import in_bfloat16
 from moespec_conformance.judge.finding import Finding
 from moespec_conformance.judge.form import Malformed, outputs_of
 from moespec_conformance.judge.relation import relate
-from moespec_conformance.judge.verdict import examine
+from moespec_conformance.judge.verdict import decided, examine
 from moespec_conformance.protocol import DEFAULT, Case, NotSupported, Result, Tensors
 from moespec_conformance.runner import InProcess, Runner
+from moespec_conformance.tracing import steps, told
 
 JUDGED = ("pass", "quality_warning", "rejected_ok", "xpass")  # judged, and right
 SMOKE = ("expert-one-row", "gate-one-token", "moe-one-token")
@@ -90,11 +92,11 @@ def selected(
     ]
 
 
-def judged(case: Case, runner: Runner) -> Result:
-    """Ask one case and judge the answer."""
+def judged(case: Case, runner: Runner, *, trace: bool = False) -> Result:
+    """Ask one case and judge the answer, perhaps with every step on the way to it."""
     start = time.perf_counter()
     try:
-        result = ASKED.get(case.kind, answered)(case, runner)
+        result = ASKED.get(case.kind, followed if trace else answered)(case, runner)
     except Malformed as wrong:
         result = made(case, "fail", wrong.kind, stage=wrong.stage, message=str(wrong))
     return replace(result, seconds=round(time.perf_counter() - start, 4))
@@ -128,6 +130,16 @@ KINDS = {"unreadable": "shape", "refused": "raised"}
 def answered(case: Case, runner: Runner) -> Result:
     """The usual way: one question, one answer."""
     return verdict(case, ask(case, runner, case.inputs))
+
+
+def followed(case: Case, runner: Runner) -> Result:
+    """The same, with every step that the answer names."""
+    reply = ask(case, runner, case.inputs)
+    if reply.happened in HAPPENED:
+        return verdict(case, reply)
+    walked = steps(case, reply.outputs)
+    result = found_of(case, *decided(case, walked))
+    return replace(result, trace=told(case, walked)) if result.status == "fail" else result
 
 
 def rejection(case: Case, runner: Runner) -> Result:
@@ -195,10 +207,10 @@ def smoke(runner: Runner) -> str | None:
     return next(reply.message for reply in replies if reply.happened != "not_supported")
 
 
-def one_by_one(cases: Sequence[Case], runner: Runner) -> Generator[Result]:
+def one_by_one(cases: Sequence[Case], runner: Runner, *, trace: bool = False) -> Generator[Result]:
     """Judge case after case."""
     for case in cases:
-        yield judged(case, runner)
+        yield judged(case, runner, trace=trace)
 
 
 def run(  # noqa: PLR0913 - the options of a run
@@ -230,13 +242,15 @@ def check(
     profile: str | Sequence[str] | None = None,
     ops: Iterable[str] | None = None,
     quick: bool = False,  # noqa: FBT001, FBT002 - the published signature
+    *,
+    trace: bool = False,
 ) -> Report:
     """Check an adapter object in this process (no time limit; a crash is ours): a Report with .ok and .results.
 
     profile: one name or several; None means the profiles the adapter declares, else deepseek-v3.
-    ops: only these ops. quick: leave out the few slow cases.
+    ops: only these ops. quick: leave out the few slow cases. trace: compare every step that the adapter names.
     """
     runner = InProcess(adapter)
     asked = runner.profiles if profile is None else profile
     profiles = (asked,) if isinstance(asked, str) else tuple(asked)
-    return run(runner, profiles, ops, quick=quick)
+    return run(runner, profiles, ops, quick=quick, judge=partial(one_by_one, runner=runner, trace=trace))

@@ -58,6 +58,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     strict: Annotated[bool, typer.Option(help="Known failures that are gone, or match nothing, count.")] = False,  # noqa: FBT002
     timeout: Annotated[float, typer.Option(help="Seconds for one case.")] = 60.0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that judge at once.")] = USUAL,
+    trace: Annotated[bool, typer.Option(help="Compare every step that the implementation names.")] = False,  # noqa: FBT002
 ) -> None:
     """Check an implementation. Exit 0: conformant; 1: not; 3: it could not be judged; 5: nothing selected."""
     known = read(expected_failures) if expected_failures else []
@@ -73,7 +74,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
         reports.begin(impl, runner, profiles=profiles, ops=op, cases=case, quick=quick)
         with bar(f"{runner.name} {runner.version}", total) as progress:
             on_result = watch(progress, known, reports, impl)
-            judge = partial(side_by_side, child=runner, jobs=jobs)
+            judge = partial(side_by_side, child=runner, jobs=jobs, trace=trace)
             done = run(runner, profiles, op, case, quick=quick, on_result=on_result, judge=judge)
         reports.look(done.results, known, runner)
     finally:
@@ -125,7 +126,9 @@ def explain(name: Annotated[str, typer.Argument(help="A case's or a clause's id,
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(help="cases, clauses, mutants, profiles or adapters.")] = "cases") -> None:
+def list_(
+    what: Annotated[str, typer.Argument(help="cases, clauses, mutants, profiles or adapters.")] = "cases",
+) -> None:
     """List cases, clauses, mutants, profiles or adapters."""
     out.print(listed(what))
 

@@ -22,11 +22,11 @@ WORTH = 100  # cases a process must have to do: starting it takes as long as som
 class Judge:
     """A process that judges one case after another."""
 
-    def __init__(self, address: str, limit: float) -> None:
+    def __init__(self, address: str, limit: float, *, trace: bool) -> None:
         """Start it; address and limit are its child's."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(address, limit, theirs))
+        self.process = context.Process(target=serve, args=(address, limit, theirs, trace))
         self.process.start()
         theirs.close()
 
@@ -54,14 +54,14 @@ class Judge:
         self.pipe.close()
 
 
-def side_by_side(cases: Sequence[Case], child: Child, jobs: int) -> Generator[Result]:
+def side_by_side(cases: Sequence[Case], child: Child, jobs: int, *, trace: bool = False) -> Generator[Result]:
     """Judge in up to `jobs` processes, fewer if it is not worth it. The child ends, if others take its place."""
     jobs = min(jobs, len(cases) // WORTH)
     if jobs < 2:  # noqa: PLR2004 - alone
-        yield from one_by_one(cases, child)
+        yield from one_by_one(cases, child, trace=trace)
         return
     child.close()
-    judges = [Judge(child.address, child.limit) for _ in range(jobs)]
+    judges = [Judge(child.address, child.limit, trace=trace) for _ in range(jobs)]
     try:
         yield from in_order(cases, judges)
     finally:
@@ -91,14 +91,14 @@ def in_order(cases: Sequence[Case], judges: Sequence[Judge]) -> Generator[Result
         yield done.pop(case.id)
 
 
-def serve(address: str, limit: float, pipe: Any) -> None:  # noqa: ANN401 - a Connection
+def serve(address: str, limit: float, pipe: Any, trace: bool) -> None:  # noqa: ANN401, FBT001 - a process's arguments
     """Judge the cases that are named, until the pipe closes. An interrupt is for whoever started us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, ended)
     try:
         with closing(Child(address, limit)) as child:
             while True:
-                pipe.send(judged(all_cases()[pipe.recv()], child))
+                pipe.send(judged(all_cases()[pipe.recv()], child, trace=trace))
     except EOFError:
         return
     except Exception as error:  # noqa: BLE001 - raised again where it was asked for

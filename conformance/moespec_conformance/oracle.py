@@ -16,6 +16,7 @@ import numpy as np
 from moespec.ops_fp8 import FP8_OPS
 from moespec.ops_moe_fp8 import MOE_FP8_OPS
 from moespec.signatures import OPS, expected
+from moespec.signatures_trace import stages
 from moespec.storage import inside, scale_inside
 from moespec_conformance.judge.stored import format_in, format_out
 from moespec_conformance.protocol import Array, Case, Tensors
@@ -85,19 +86,20 @@ def lifted_codes(
 def bounded(
     case: Case, topk_idx: Array | None = None, *, portable: bool = False, source: Source = REFERENCE
 ) -> dict[str, Any]:
-    """The outputs as Bounded arrays (ids as they are)."""
+    """The outputs and traces as Bounded arrays (ids as they are)."""
 
     def lift(name: str, array: Array) -> Bounded:
         values = np.asarray(array, np.float64)
         arithmetic = "float32" if name in ROUTER else case.arithmetic
         return Bounded.of(Portable(values) if portable else values, arithmetic)
 
-    return {name: stored(case, name, out) for name, out in read(case, lift, topk_idx, source).items()}
+    made = read(case, lift, topk_idx, source)
+    return {name: stored(case, name, made[name]) for name in stages(case.op, case.cfg) if name in made}
 
 
 def stored(case: Case, name: str, out: Any) -> Any:  # noqa: ANN401 - Bounded or ids
     """MOE-7: what is not the router's may leave in the case's arithmetic."""
-    holds = {t.name: t.holds for t in OPS[case.op].outputs}[name]
+    holds = stages(case.op, case.cfg)[name].holds
     store = STORE[case.arithmetic]
     if isinstance(out, Bounded) and holds == "float" and store and not out.store:
         return rounded(out.v, out.e, store, c=0.0)
@@ -108,12 +110,24 @@ def answer(case: Case, topk_idx: Array | None = None, *, portable: bool = False,
     """The answer to a case; with topk_idx, given that routing. Only the reference's own is kept."""
     if topk_idx is None and source is REFERENCE:
         return _answer(case, portable)
-    return _compute(case, topk_idx, portable=portable, source=source)
+    return outputs_alone(case, _compute(case, topk_idx, portable=portable, source=source))
+
+
+def traced(case: Case, topk_idx: Array | None = None) -> Answer:
+    """The answer with every stage on the way to it; with topk_idx, given that routing."""
+    return _compute(case, topk_idx, portable=False)
+
+
+def outputs_alone(case: Case, right: Answer) -> Answer:
+    """An answer without the stages that are no outputs."""
+    names = expected(OPS[case.op].outputs, case.cfg)
+    kept = [{name: a for name, a in held.items() if name in names} for held in vars(right).values()]
+    return Answer(*kept)
 
 
 @cache
 def _answer(case: Case, portable: bool) -> Answer:  # noqa: FBT001 - a cache key
-    return _compute(case, None, portable=portable)
+    return outputs_alone(case, _compute(case, None, portable=portable))
 
 
 def plain_answer(case: Case, topk_idx: Array | None, source: Source = REFERENCE) -> Answer:

@@ -81,7 +81,7 @@ class Result:
     """The verdict on one case: one line of results.jsonl.
 
     margin: how many times beyond the limit that decided a failure: error / bound, or noise / its legal spread; None
-    where the check is exact.
+    where the check is exact. trace: of a failure, where it was asked for, every step on the way and what it showed.
     """
 
     case: str
@@ -94,6 +94,7 @@ class Result:
     stage: str | None = None
     message: str = ""
     suspects: tuple[dict[str, str], ...] = ()
+    trace: tuple[dict[str, Any], ...] = ()
     arithmetic: str = "float32"
     seconds: float = 0.0
 

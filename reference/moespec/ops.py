@@ -14,8 +14,15 @@ from moespec.arrays import Float, Int
 from moespec.checks import check
 from moespec.config import MoEConfig
 from moespec.dispatch import Rows, combine_forward
-from moespec.expert import ExpertWeights, expert_backward, expert_forward, weighted_backward, weighted_forward
-from moespec.moe import MoEWeights, layer_backward, layer_forward, layer_weights, routed_forward, shared_of
+from moespec.expert import (
+    ExpertCache,
+    ExpertWeights,
+    expert_backward,
+    expert_forward,
+    weighted_backward,
+    weighted_forward,
+)
+from moespec.moe import MoEWeights, RoutedCache, layer_backward, layer_forward, layer_weights, routed_forward, shared_of
 from moespec.ops_balance import BALANCE_OPS
 from moespec.ops_fp8 import FP8_OPS
 from moespec.ops_gate import gate, gate_backward
@@ -34,9 +41,14 @@ def expert(cfg: MoEConfig, *, x: Float, row_weight: Float | None = None, **given
     w = ExpertWeights(**ungated(cfg, x, given))
     if row_weight is None:
         y, cache = expert_forward(x, w, cfg)
-        return {"h": opened(cache.gate, cache.up, cfg), "y": y}
+        return {**halves(cache), "h": opened(cache.gate, cache.up, cfg), "y": y}
     y, weighted = weighted_forward(x, row_weight, w, cfg)
-    return {"h": row_weight[:, None] * weighted.plain, "y": y}
+    return {**halves(weighted.expert), "h": row_weight[:, None] * weighted.plain, "y": y}
+
+
+def halves(cache: ExpertCache) -> Tensors:
+    """EXP-1: what gate_proj and up_proj gave (N, F)."""
+    return {"gate_out": cache.gate, "up_out": cache.up}
 
 
 def expert_backward_op(
@@ -47,9 +59,11 @@ def expert_backward_op(
     dw = ExpertWeights(*map(np.zeros_like, w))
     named = {"d" + name: dw._asdict()[name] for name in given}
     if row_weight is None:
-        return {"dx": expert_backward(dy, expert_forward(x, w, cfg)[1], w, dw, cfg), **named}
-    dx, drow_weight = weighted_backward(dy, weighted_forward(x, row_weight, w, cfg)[1], w, dw, cfg)
-    return {"dx": dx, **named, "drow_weight": drow_weight}
+        cache = expert_forward(x, w, cfg)[1]
+        return {**halves(cache), "dx": expert_backward(dy, cache, w, dw, cfg), **named}
+    weighted = weighted_forward(x, row_weight, w, cfg)[1]
+    dx, drow_weight = weighted_backward(dy, weighted, w, dw, cfg)
+    return {**halves(weighted.expert), "dx": dx, **named, "drow_weight": drow_weight}
 
 
 def ungated(cfg: MoEConfig, x: Float, given: dict[str, Float]) -> dict[str, Float]:
@@ -79,10 +93,18 @@ def moe(cfg: MoEConfig, *, x: Float, **given: Any) -> Tensors:  # noqa: ANN401 -
     routing, weights = split(given)
     w, noise = layer_weights(cfg, x, weights), chance(cfg, routing)
     chosen, (sent_idx, sent_weight, _) = routed_by(cfg, noise, x=x, weight=w.gate_weight, **routing)
-    routed, _ = routed_forward(x, sent_idx, sent_weight, w, cfg)
+    routed, cache = routed_forward(x, sent_idx, sent_weight, w, cfg)
     shared, _ = expert_forward(x, shared_of(w), cfg)
-    named = {name: chosen[name] for name in ("topk_idx", "topk_weight")}
-    return {**named, "routed": routed, "shared": shared, "y": routed + shared}  # MOE-1
+    return {**chosen, **passed(cache, cfg), "routed": routed, "shared": shared, "y": routed + shared}  # MOE-1
+
+
+def passed(cache: RoutedCache, cfg: MoEConfig) -> Tensors:
+    """What passed through the routed experts: rows (N, H), and what each made of them, by expert, then token."""
+    rows, gate, up = (np.concatenate(each) for each in zip(*(c.expert for c in cache.experts), strict=True))
+    h = opened(gate, up, cfg)
+    if cfg.weight_position == "before_down":
+        h = np.concatenate([c.row_weight for c in cache.experts])[:, None] * h
+    return {"rows": rows, "gate_out": gate, "up_out": up, "h": h}
 
 
 def moe_backward_op(cfg: MoEConfig, *, x: Float, dy: Float, **given: Any) -> Tensors:  # noqa: ANN401 - arrays
@@ -95,7 +117,7 @@ def moe_backward_op(cfg: MoEConfig, *, x: Float, dy: Float, **given: Any) -> Ten
     through = routed_backward_by(cfg, d, dropped, x=x, weight=w.gate_weight, **routing)
     named = {"d" + name: dw._asdict()[name] for name in weights}
     named["dgate_weight"] = through.pop("dweight")
-    return {**named, **through, "dx": through["dx"] + dx_routed + dx_shared}  # MOE-5
+    return {**named, **through, "dtopk_weight": d, "dx": through["dx"] + dx_routed + dx_shared}  # MOE-5
 
 
 RUN: dict[str, Callable[..., Tensors]] = {

@@ -56,4 +56,4 @@ def gate_backward(cfg: MoEConfig, *, x: Float, weight: Float, topk_idx: Int, **g
     dscores = plus(weigh_backward(given["dtopk_weight"], cache, cfg), given.get("dscores"))
     dlogits = plus(score_backward(dscores, cache.logits, cache.scores, cfg), given.get("dlogits"))
     dx, dweight = logits_backward(dlogits, x, weight)
-    return {"dx": dx, "dweight": dweight}
+    return {"logits": cache.logits, "scores": cache.scores, "dscores": dscores, "dx": dx, "dweight": dweight}

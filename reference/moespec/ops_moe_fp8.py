@@ -52,8 +52,7 @@ def moe_fp8(cfg: MoEConfig, *, x: Float, gate_weight: Float, **given: Any) -> Te
     noise = chance(cfg, routing)
     chosen, (sent_idx, sent_weight, _) = routed_by(cfg, noise, x=x, weight=gate_weight, **routing)
     routed, shared, _ = layer_forward(x, sent_idx, sent_weight, weights_of(cfg, weights), cfg)
-    named = {name: chosen[name] for name in ("topk_idx", "topk_weight")}
-    return {**named, "routed": routed, "shared": shared, "y": routed + shared}  # MOE-1
+    return {**chosen, "routed": routed, "shared": shared, "y": routed + shared}  # MOE-1
 
 
 def moe_fp8_backward(cfg: MoEConfig, *, x: Float, gate_weight: Float, dy: Float, **given: Any) -> Tensors:  # noqa: ANN401
@@ -67,7 +66,8 @@ def moe_fp8_backward(cfg: MoEConfig, *, x: Float, gate_weight: Float, dy: Float,
     through = routed_backward_by(cfg, dtopk_weight, sent[2], x=x, weight=gate_weight, **routing)
     names = [name.removesuffix("_codes") for name in weights if name.endswith("_codes")]
     named = {"d" + name: dw._asdict()[name] for name in names}
-    return {**named, "dgate_weight": through.pop("dweight"), **through, "dx": through["dx"] + dx_routed + dx_shared}
+    named |= {"dgate_weight": through.pop("dweight"), "dtopk_weight": dtopk_weight}
+    return {**named, **through, "dx": through["dx"] + dx_routed + dx_shared}
 
 
 def gradients(cfg: MoEConfig, x: Float) -> MoEWeights:

@@ -53,6 +53,11 @@ def traced(made: Routed) -> Tensors:
     return {"logits": cache.logits, "scores": cache.share, "topk_idx": topk_idx, "topk_weight": topk_weight}
 
 
+def traced_back(cache: Any, dshare: Float) -> Tensors:  # noqa: ANN401 - a router's cache
+    """Logits, shares (here: scores) and their gradient are traces."""
+    return {"logits": cache.logits, "scores": cache.share, "dscores": dshare}
+
+
 def plus(gradient: Float, more: Float | None) -> Float:
     """GATE-14: a gradient that comes from elsewhere, if one does."""
     return gradient if more is None else gradient + more
@@ -85,7 +90,7 @@ def noisy_back(cfg: MoEConfig, *, x: Float, weight: Float, topk_idx: Int, **give
     dlogits = plus(softmax_backward(dshare, cache.share), given.get("dlogits"))
     dx, dweights = noisy_logits_backward(dlogits, cache, weights)
     dnoise = {"dnoise_weight": dweights.noise_weight} if "noise_weight" in given else {}
-    return {"dx": dx, "dweight": dweights.weight, **dnoise}
+    return {**traced_back(cache, dshare), "dx": dx, "dweight": dweights.weight, **dnoise}
 
 
 def expert_choice(cfg: MoEConfig, *, x: Float, weight: Float, topk_idx: Int | None = None, **given: Any) -> Tensors:  # noqa: ANN401
@@ -107,7 +112,7 @@ def expert_choice_back(cfg: MoEConfig, *, x: Float, weight: Float, topk_idx: Int
     dshare = plus(weigh_backward(given["dtopk_weight"], topk_idx, cfg), given.get("dscores"))
     dlogits = plus(softmax_backward(dshare, cache.share), given.get("dlogits"))
     dx, dweight = choice_logits_backward(dlogits, cache, weight)
-    return {"dx": dx, "dweight": dweight}
+    return {**traced_back(cache, dshare), "dx": dx, "dweight": dweight}
 
 
 def hierarchical(cfg: MoEConfig, *, x: Float, weight: Float, topk_idx: Int | None = None, **given: Any) -> Tensors:  # noqa: ANN401
@@ -129,7 +134,8 @@ def hierarchical_back(cfg: MoEConfig, *, x: Float, weight: Float, topk_idx: Int,
     dshare = plus(weigh_backward(given["dtopk_weight"], topk_idx, cfg), given.get("dscores"))
     dlogits, dgroup_logits = share_backward(dshare, cache, cfg)
     dx, dweights = two_level_backward(plus(dlogits, given.get("dlogits")), dgroup_logits, cache, weights)
-    return {"dx": dx, "dweight": dweights.weight, "dgroup_weight": dweights.group_weight}
+    dtrained = {"dweight": dweights.weight, "dgroup_weight": dweights.group_weight}
+    return {**traced_back(cache, dshare), "dx": dx, **dtrained}
 
 
 ROUTERS: dict[str, tuple[Callable[..., Tensors], Callable[..., Tensors]]] = {

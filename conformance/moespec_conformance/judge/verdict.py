@@ -1,5 +1,6 @@
 """The verdict on one answer: stage by stage, the first wrong one named."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -7,8 +8,8 @@ import numpy as np
 
 from moespec.config import MoEConfig
 from moespec.ops_router import ROUTERS, router_of
-from moespec.signatures import OPS, expected
-from moespec_conformance.judge import blocks, near, pattern, selection
+from moespec.signatures_trace import stages
+from moespec_conformance.judge import blocks, flips, near, pattern, selection
 from moespec_conformance.judge.finding import Finding
 from moespec_conformance.judge.form import defined
 from moespec_conformance.oracle import Answer, answer, choices
@@ -22,8 +23,13 @@ STAGES = {
     "group_scores": ("GATE-3", "GATE-4"),
     "topk_idx": ("GATE-1", "GATE-2", "GATE-3", "GATE-4", "GATE-5", "GATE-9", "ARR-2"),
     "topk_weight": ("ARR-1", "GATE-1", "GATE-2", "GATE-3", "GATE-6", "GATE-7", "GATE-8", "GATE-9"),
+    "gate_out": ("EXP-1",),
+    "up_out": ("EXP-1",),
+    "h": ("EXP-2", "EXP-5", "EXP-6", "EXP-7"),
     "routed": ("MOE-2",),
     "shared": ("MOE-1", "MOE-3"),
+    "dtopk_weight": ("MOE-2",),
+    "dscores": ("GATE-6", "GATE-7", "GATE-8", "GATE-14"),
     "scale": ("QNT-1", "QNT-2", "QNT-3", "QNT-5", "QNT-7", "QNT-8"),
     "codes": ("FMT-1", "FMT-2", "FMT-3", "FMT-4", "FMT-5", "QNT-4", "QNT-5", "QNT-7", "QNT-8", "QNT-9"),
 }
@@ -31,25 +37,46 @@ AXES = {"T": "tokens", "N": "rows", "E": "experts", "F": "rows", "H": "rows", "S
 
 
 def examine(case: Case, outputs: Tensors) -> tuple[Finding, str | None]:
-    """Judge each output in the op's order; the first that is wrong decides, else the one nearest to its bound."""
-    right, best, stage = answer(case), Finding("pass", case.kind, None), None
-    right = replace(right, values=defined(case, right.values))
-    for name, got in outputs.items():
-        if name == "topk_idx" and "topk_idx" not in case.inputs:
-            found = chosen(case, right, got)
-            if found.status == "pass" and not np.array_equal(got, right.values["topk_idx"]):
-                right = answer(case, got.astype(np.int64))  # the rest is judged given its own routing
-        elif name in ("codes", "scale"):
-            found = blocks.compare(case, right, outputs, name)
-        else:
-            found = compare(case, right, name, got)
-        if found.status == "fail":
-            return found, name
-        if found.status == "quality_warning":
-            best, stage = found._replace(ratio=best.ratio), name
-        if found.ratio is not None and (best.ratio is None or found.ratio > best.ratio):
-            best = best._replace(ratio=found.ratio)
+    """Judge each output in the op's order, later ones given the implementation's own routing."""
+    return decided(case, judgements(case, outputs))
+
+
+def decided(case: Case, found: Iterable[tuple[str, Finding]]) -> tuple[Finding, str | None]:
+    """The first that is wrong decides, and none after it is looked at; else the one nearest to its bound."""
+    best, stage = Finding("pass", case.kind, None), None
+    for name, finding in found:
+        if finding.status == "fail":
+            return finding, name
+        if finding.status == "quality_warning":
+            best, stage = finding._replace(ratio=best.ratio), name
+        if finding.ratio is not None and (best.ratio is None or finding.ratio > best.ratio):
+            best = best._replace(ratio=finding.ratio)
     return best, stage
+
+
+def judgements(case: Case, outputs: Tensors) -> Iterator[tuple[str, Finding]]:
+    """What each output shows."""
+    right = answer(case)
+    right = replace(right, values=defined(case, right.values))
+    for name in outputs:
+        yield name, one(case, right, outputs, name)
+        if rerouted(case, right, outputs, name):
+            right = answer(case, outputs[name].astype(np.int64))
+
+
+def one(case: Case, right: Answer, outputs: Tensors, name: str) -> Finding:
+    """One of the outputs against its answer."""
+    if name == "topk_idx" and "topk_idx" not in case.inputs:
+        return chosen(case, right, outputs[name])
+    if name in ("codes", "scale"):
+        return blocks.compare(case, right, outputs, name)
+    return compare(case, right, name, outputs[name])
+
+
+def rerouted(case: Case, right: Answer, outputs: Tensors, name: str) -> bool:
+    """Whether this output is a choice, and another than the reference's."""
+    free = name == "topk_idx" and "topk_idx" not in case.inputs
+    return free and not np.array_equal(outputs[name], right.values[name])
 
 
 class Compared(NamedTuple):
@@ -86,7 +113,9 @@ def agreed(c: Compared) -> Compared:
 def within(c: Compared) -> Finding:
     """Near: no element beyond its bound."""
     ratio, index = near.worst(c.got, c.want, c.bound)
-    return Finding("pass", "bounded", ratio) if ratio <= 1 else Finding("fail", "bounded", ratio, off(c, index, ratio))
+    if ratio <= 1:
+        return Finding("pass", "bounded", ratio)
+    return Finding("fail", "bounded", ratio, off(c, index, ratio), at=index)
 
 
 def usual(name: str, spread: tuple[float, float], found: Finding) -> Finding:
@@ -103,7 +132,7 @@ def usual(name: str, spread: tuple[float, float], found: Finding) -> Finding:
 
 def nearest(case: Case, name: str, want: Array) -> Array:
     """The float64 answer, rounded once to the arithmetic of this output."""
-    holds = {t.name: t.holds for t in OPS[case.op].outputs}[name]
+    holds = stages(case.op, case.cfg)[name].holds
     dtype = ARITHMETIC["float32" if holds == "router" else case.arithmetic]
     return np.asarray(want, np.float32).astype(dtype).astype(np.float64)
 
@@ -116,12 +145,13 @@ def same(c: Compared) -> Finding:
     wrong = c.got.astype(np.float64) != c.want.astype(np.float64)
     if not wrong.any():
         return Finding("pass", "exact", None)
-    return Finding("fail", "exact", None, off(c, tuple(int(i) for i in np.argwhere(wrong)[0]), None))
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return Finding("fail", "exact", None, off(c, index, None), at=index)
 
 
 def off(c: Compared, index: tuple[int, ...], ratio: float | None) -> str:
     """Where and how an output is wrong."""
-    dims = expected(OPS[c.case.op].outputs, c.case.cfg)[c.name].dims
+    dims = stages(c.case.op, c.case.cfg)[c.name].dims
     far = "" if ratio is None else f", error/bound {ratio:.3g} (bound {c.bound[index]:.3g})"
     place = f"{c.name}{list(index)} is {c.got[index]:.9g}, not {c.want[index]:.9g}{far}"
     return f"{place}; {pattern.describe(AXES.get(''.join(dims[:1]), 'rows'), c.got, c.want, c.bound)}"
@@ -135,17 +165,18 @@ def chosen(case: Case, right: Answer, got: Array) -> Finding:
     if not proper.all():
         token = int(np.flatnonzero(~proper)[0])
         says = f"token {token} has ids {ids[token].tolist()}: not {count[token]} different experts"
-        return Finding("fail", "selection", None, says)
+        return Finding("fail", "selection", None, says, at=(token,))
     if case.kind in ("exact", "selection") or certain(cfg):
         got_sets, sets = (selection.members(i, cfg.n_routed_experts) for i in (ids, right_ids))
         wrong: Array = np.any(got_sets != sets, axis=-1)
     else:
         wrong = ~legal(case, ids)
     if not wrong.any():
-        return Finding("pass", "selection", None)
+        return flips.usual(case, right, ids)
     token = int(np.flatnonzero(wrong)[0])
     says = f"token {token} went to {sorted(ids[token].tolist())}, not {sorted(right_ids[token].tolist())}"
-    return Finding("fail", "selection", None, f"{says}; {wrong.sum()} of {len(wrong)} tokens chose illegally")
+    says = f"{says}; {wrong.sum()} of {len(wrong)} tokens chose illegally"
+    return Finding("fail", "selection", None, says, at=(token,))
 
 
 def certain(cfg: MoEConfig) -> bool:

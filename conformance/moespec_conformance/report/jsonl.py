@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -48,6 +49,16 @@ class Writer:
         self.results.append(result)
         self.line({"record": "result", **finite(asdict(result))})
 
+    def revise(self, results: Sequence[Result]) -> None:
+        """Write all results anew, now that more is known of them; what is there stays until they are complete."""
+        self.file.close()
+        made = self.folder / f"{NAME}.part"
+        self.results, self.file = [], made.open("w", encoding="utf-8")
+        self.line({"record": "header", **self.header})
+        for result in results:
+            self.result(result)
+        made.replace(self.folder / NAME)
+
     def close(self, exit_code: int, **more: Any) -> Log:  # noqa: ANN401 - whatever came out
         """Write the footer: the whole run."""
         counts = Counter(result.status for result in self.results)
@@ -59,8 +70,7 @@ class Writer:
 
 def finite(content: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: what lies beyond a bound of 0 is the largest double."""
-    top, ratios = sys.float_info.max, ("error_over_bound", "margin")
-    return {name: top if name in ratios and value == math.inf else value for name, value in content.items()}
+    return {name: sys.float_info.max if value == math.inf else value for name, value in content.items()}
 
 
 def read(path: Path) -> Log:
@@ -83,5 +93,6 @@ def read(path: Path) -> Log:
 def _result(line: dict[str, Any]) -> Result:
     """One line; fields of later versions are left out."""
     told: dict[str, Any] = {name: line[name] for name in KNOWN if name in line}
-    told |= {"clauses": tuple(line["clauses"]), "suspects": tuple(line.get("suspects", ()))}
+    told |= {name: tuple(line.get(name, ())) for name in ("suspects", "trace")}
+    told |= {"clauses": tuple(line["clauses"])}
     return Result(**told)

@@ -1,26 +1,20 @@
-"""The steps of a failed case as a table, if they were traced."""
+"""The steps of a failed case, if they were traced: which is the first to differ, and by how much each does."""
 
-from rich.table import Table
 from rich.text import Text
 
 from moespec_conformance.protocol import Result
+from moespec_conformance.report.words import ratio
 
 
 def divergence(result: Result) -> Text:
-    """Where the implementation first parts from the reference."""
+    """Where the implementation first parts from the reference; then one line a stage, in order of the computation."""
     first = next(step for step in result.trace if step["status"] == "fail")
-    place = f", {first['where']}" if first["where"] else ""
-    return Text.assemble(("first divergence  ", "bold"), f"{first['stage']}{place}")
-
-
-def table(result: Result) -> Table:
-    """One line a stage, in order of the computation."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("stage", "error/bound", "", "worst at"):
-        made.add_column(column, justify="right" if column == "error/bound" else "left")
+    place = f" at {first['where']}" if first["where"] else ""
+    made = Text.assemble(("first divergence  ", "bold"), f"{first['stage']}{place}\n")
+    width = max(len(step["stage"]) for step in result.trace)
+    made.append(f"{'stage':{width}}  error/bound\n", "bold")
     for step in result.trace:
-        ratio = step["error_over_bound"]
-        wrong = step["status"] == "fail"
-        said = Text("WRONG", "red") if wrong else Text("ok", "green")
-        made.add_row(step["stage"], "-" if ratio is None else f"{ratio:.2g}", said, step["where"])
+        made.append(f"{step['stage']:{width}}  {ratio(step['error_over_bound']):>11}  ")
+        said = ("WRONG", "red") if step["status"] == "fail" else ("ok", "green")
+        made.append_text(Text.assemble(said, f"  {step['where']}".rstrip(), "\n"))
     return made

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from moespec_conformance.checking import Report
 from moespec_conformance.protocol import BAD, Result
+from moespec_conformance.report.steps import divergence
 from moespec_conformance.report.tally import STATUSES, sentence, suspected, verdict
 from moespec_conformance.report.tally import by_op as rows_by_op
 from moespec_conformance.report.words import command, ratio
@@ -33,6 +34,8 @@ def failure(result: Result, address: str) -> Panel:
         body.append("first wrong stage  ", style="bold")
         body.append(f"{result.stage} ({result.kind})\n")
     body.append(result.message.strip() + "\n")
+    if result.trace:
+        body.append_text(divergence(result))
     body.append(command(address, result.case), style="cyan")
     title = f"[bold]{result.status.upper()}[/bold] {result.case}"
     return Panel(body, title=title, title_align="left", border_style=COLOURS.get(result.status, "white"))
