@@ -156,6 +156,9 @@ def singular() -> Iterator[Case]:
     yield gates.forward(
         "one-slot-kept", ("GATE-7", "CFG-8", "CFG-9"), num_experts_per_tok=1, norm_when_k1=False, **late
     )
+    many: dict[str, Any] = {"n_routed_experts": 64, "n_group": 8, "topk_group": 4, "num_experts_per_tok": 8}
+    about = ("GATE-1", "GATE-3", "GATE-5", "GATE-7")
+    yield gates.forward("many-tokens", about, kind="spread", tokens=4096, hidden_size=512, quick=False, **many, **late)
     yield gates.backward("one-slot-kept", ("GATE-7", "CFG-8"), num_experts_per_tok=1, norm_when_k1=False, **late)
     for name in ("dscores", "dlogits"):
         yield gates.backward(f"with-{name}", ("GATE-14",), also=(name,), profiles=("balance",))

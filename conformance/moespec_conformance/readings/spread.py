@@ -14,6 +14,7 @@ import numpy as np
 from moespec_conformance.readings.planes import Array, Planes
 
 U2 = 2.0**-48 / 3  # variance of one rounding in float32, relative to v^2
+CACHED = 8192  # numbers of float64
 
 
 class Spread(Planes):
@@ -76,13 +77,22 @@ def largest(a: Spread, axis: int, *, keepdims: bool = False) -> Spread:
 
 def matmul(a: Spread, b: Spread) -> Spread:
     """Multiply matrices: every product and every partial sum is rounded."""
-    q = (a.v * a.v) @ b.q + a.q @ (b.v * b.v)
-    v = np.zeros(q.shape)
-    for c in range(a.shape[-1]):
-        product = a.v[:, c, None] * b.v[None, c, :]
-        v = v + product
-        q = q + U2 * (product * product + v * v)
-    return Spread(v, q)
+    v, squares = added_up(a.v, b.v)
+    q = (a.v * a.v) @ (b.q + U2 * b.v * b.v) + a.q @ (b.v * b.v)
+    return Spread(v, q + U2 * squares)
+
+
+def added_up(a: Array, b: Array) -> tuple[Array, Array]:
+    """a @ b one term at a time, and its partial sums' squares added up; as many rows together as a cache holds."""
+    v, squares = (np.zeros((len(a), b.shape[1])) for _ in range(2))
+    rows = max(1, CACHED // max(1, b.shape[1]))
+    for i in range(0, len(a), rows):
+        columns, sums, total = a[i : i + rows].T[:, :, None], v[i : i + rows], squares[i : i + rows]
+        term = np.empty_like(sums)
+        for column, row in zip(columns, b, strict=True):
+            sums += np.multiply(column, row, out=term)
+            total += np.multiply(sums, sums, out=term)
+    return v, squares
 
 
 def total(a: Spread, axis: int, *, keepdims: bool = False) -> Spread:
