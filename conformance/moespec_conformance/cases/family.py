@@ -160,6 +160,7 @@ def singular() -> Iterator[Case]:
     about = ("GATE-1", "GATE-3", "GATE-5", "GATE-7")
     yield gates.forward("many-tokens", about, kind="spread", tokens=4096, hidden_size=512, quick=False, **many, **late)
     yield gates.backward("one-slot-kept", ("GATE-7", "CFG-8"), num_experts_per_tok=1, norm_when_k1=False, **late)
+    yield gates.forward("mask-replay", ("GATE-9", "GATE-13"), hidden_and_given, profiles=("mask",))
     for name in ("dscores", "dlogits"):
         yield gates.backward(f"with-{name}", ("GATE-14",), also=(name,), profiles=("balance",))
     yield gates.backward(
@@ -254,6 +255,12 @@ def no_difference(_: Draw, t: Tensors) -> None:
 def every_third_hidden(_: Draw, t: Tensors) -> None:
     """Every third token is padding."""
     t["mask"] = np.arange(len(t["x"])) % 3 != 0
+
+
+def hidden_and_given(draw: Draw, t: Tensors) -> None:
+    """Every third token is padding, though a routing is given for all."""
+    every_third_hidden(draw, t)
+    t["topk_idx"] = draw.ids(len(t["x"]), 4, len(t["weight"]))
 
 
 def empty_of(k: int, e: int) -> Callable[[Draw, Any], Any]:

@@ -1,9 +1,29 @@
 """Every mutant, by its slug. Files are families; slugs are never reused."""
 
-from moespec_conformance.mutants.catalogue import gate
+from moespec_conformance.mutants.catalogue import (
+    bias_update,
+    gate_backward,
+    gate_choice,
+    gate_scores,
+    gate_weight,
+    mixture,
+    refusals,
+    replay,
+    routers,
+)
 from moespec_conformance.mutants.mutant import Mutant
 
-FAMILIES = (gate,)
+FAMILIES = (
+    gate_scores,
+    gate_choice,
+    gate_weight,
+    gate_backward,
+    replay,
+    refusals,
+    bias_update,
+    routers,
+    mixture,
+)  # fmt: skip
 
 
 def gathered() -> dict[str, Mutant]:

@@ -1,0 +1,133 @@
+"""What must be refused and is computed: configs, tensors and ids that nothing good can come of."""
+
+from moespec_conformance.edits import Edit
+from moespec_conformance.mutants.mutant import Mutant
+
+FOUND = (
+    Mutant(
+        slug="reject-scale-zero",
+        clause="CFG-7",
+        symptom="A scale that the metadata lacks is 0, and silences the routed experts.",
+        edits=(
+            Edit("config.MoEConfig._check_numbers", "_real(value) and value > 0, f", "_real(value) and value >= 0, f"),
+        ),
+        cite="ggml-org/llama.cpp#18980 (review)",
+        trigger="a config with a scale of 0",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-token-unchecked",
+        clause="GATE-12",
+        symptom="A token id outside the table reads another token's experts, or memory beyond it.",
+        edits=(Edit("checks.check_values", "bool(np.all(inside))", "True"),),
+        cite="vllm-project/vllm#50844",
+        trigger="a token id of -1, as padding has",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-few-kept-experts",
+        clause="CFG-5",
+        symptom="Kept groups may hold fewer than K experts: some at -inf are chosen, with ordinary weights.",
+        edits=(Edit("config.MoEConfig._check_groups", "m * (e // g) >= k", "True"),),
+        cite="huggingface/transformers#48647",
+        trigger="E = 8, G = 8, one group kept, K = 2",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-many-kept-groups",
+        clause="CFG-4",
+        symptom="More groups may be kept than there are.",
+        edits=(Edit("config.MoEConfig._check_groups", "_whole(m) and 1 <= m <= g", "_whole(m) and 1 <= m"),),
+        cite="guess",
+        trigger="topk_group above n_group",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-bias-unchecked",
+        clause="GATE-11",
+        symptom="A bias of NaN or infinity is taken: its expert always wins, with an ordinary weight.",
+        edits=(Edit("checks.check_values", 'bool(np.all(np.isfinite(tensors["bias"])))', "True"),),
+        cite="NVIDIA/TensorRT-Model-Connect#669 (a fixture with a bias that is not finite)",
+        trigger="a bias of NaN",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-ids-unchecked",
+        clause="ARR-6",
+        symptom="Given ids may lie anywhere: -2 reads the expert before the last.",
+        edits=(Edit("checks.check_ids", "check_range(op, name, ids, n_routed_experts)", "pass"),),
+        cite="sgl-project/sglang#30079; ROCm/aiter#4530 (ids outside 0 … E - 1 reach the sort)",
+        trigger="an id below -1 or of E",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-id-twice",
+        clause="ARR-6",
+        symptom="A token may name an expert twice: one of the two is lost in the scatter.",
+        edits=(Edit("checks.check_ids", "bool(np.any(twice))", "False"),),
+        cite="vllm-project/vllm#39391 (expert 0 K times)",
+        trigger="given ids with a repeated expert",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-no-slot",
+        clause="ARR-5",
+        symptom="A routing without a slot is computed.",
+        edits=(Edit("checks.check_shape", "not empty", "True"),),
+        cite="guess",
+        trigger="topk_idx of shape (T, 0)",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-flags-by-truth",
+        clause="CFG-8",
+        symptom='Flags are read by their truth: "no" and 1 mean yes.',
+        edits=(Edit("config.MoEConfig._check_words", "isinstance(value, bool)", "True"),),
+        cite="guess: configs of strings",
+        trigger='a flag of "yes", 1 or null',
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-unknown-fields",
+        clause="CFG-10",
+        symptom="A config field that nobody knows is passed over, with what it meant.",
+        edits=(
+            Edit(
+                "config.MoEConfig.from_dict",
+                'require(not unknown, f"CFG-10: unknown config fields {unknown}")',
+                "config = {name: value for name, value in config.items() if name in names}",
+            ),
+        ),
+        cite="PrimeIntellect-ai/prime-rl#2681 (a renamed field, and a branch that never runs)",
+        trigger="n_expert_groups for n_group",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-missing-fields",
+        clause="CFG-10",
+        symptom="A field that is missing has a default, which is another model's.",
+        edits=(
+            Edit(
+                "config.MoEConfig.from_dict",
+                "sorted(names - set(config)",
+                "sorted(names - {'norm_topk_prob'} - set(config)",
+            ),
+            Edit("config.MoEConfig.from_dict", "**{**NEUTRAL,", "**{**NEUTRAL, 'norm_topk_prob': False,"),
+        ),
+        cite="ggml-org/llama.cpp#18980 (metadata that is not there)",
+        trigger="a config without norm_topk_prob",
+        direction="config",
+    ),
+    Mutant(
+        slug="reject-tensors-unused",
+        clause="ARR-3",
+        symptom="A tensor that the op does not take is dropped in silence.",
+        edits=(
+            Edit("checks.check", "require(not unknown", "require(True"),
+            Edit("checks.check", "if wanted[name].holds", "if name in wanted and wanted[name].holds"),
+        ),
+        cite="deepspeedai/DeepSpeed#8358 (a bias that nobody copies)",
+        trigger="noise for a gate that has none",
+        direction="config",
+    ),
+)
