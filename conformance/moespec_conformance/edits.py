@@ -3,6 +3,7 @@
 import ast
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -47,7 +48,11 @@ def span(module: str, function: str) -> tuple[int, int]:
 
 def edited(text: str, edits: tuple[Edit, ...]) -> str:
     """A file's text after its edits. New lines after the first are indented like the line that is replaced."""
-    for begin, end, new in sorted((placed(text, edit) for edit in edits), reverse=True):
+    places = sorted(placed(text, edit) for edit in edits)
+    for (_, end, _), (begin, _, _) in pairwise(places):
+        if begin < end:
+            raise ValueError(f"two edits of the same words: {text[begin:end]!r}")
+    for begin, end, new in reversed(places):
         text = text[:begin] + new + text[end:]
     return text
 

@@ -5,7 +5,7 @@ what is within them may be that mutant, computed in another order.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from moespec_conformance.runner import InProcess
 NEAR = 0.3  # of the error left: more, and a mutant explains too little to be named
 SURE = 0.01  # of the error left: no more, and a mutant explains the failure, though no bound says so
 WORTH = 0.7  # of the error left: more, and no bound can make it a match
+LOADED = 512  # mutants and pairs of them kept at a time
 RANKS = ("exact", "bounded", "near")
 
 
@@ -48,7 +49,7 @@ def weight(found: Sequence[Match]) -> tuple[float, ...]:
     return -len(found), sum(made.rank[0] for made in found), sum(made.left for made in found)
 
 
-@cache
+@lru_cache(LOADED)
 def loaded(name: str) -> InProcess:
     """A mutant, or several together, ready to be asked."""
     return InProcess(Adapter(name))
