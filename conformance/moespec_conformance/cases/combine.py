@@ -146,6 +146,7 @@ def cases() -> Iterator[Case]:
     yield combine("one-slot", random(64, 1))
     yield combine("ten-slots", random(64, 10), kind="spread")
     yield combine("padded", holes, padded, profiles=("variable-routing",))
+    yield combine("padded-last-token", random(40), padded, profiles=("variable-routing",))
     yield combine("shuffled", holes, shuffled)
     yield combine("dyadic", random(40), dyadic, kind="exact")
     yield combine("dyadic-bfloat16", random(40), dyadic, kind="exact", arithmetic="bfloat16")

@@ -1,15 +1,28 @@
 """Every mutant, by its slug. Files are families; slugs are never reused."""
 
 from moespec_conformance.mutants.catalogue import (
+    activation,
+    balance,
+    balance_gradient,
     bias_update,
+    capacity,
+    digits,
+    dispatch,
+    expert,
     gate_backward,
     gate_choice,
     gate_scores,
     gate_weight,
+    layer,
+    layer_refusals,
+    layouts,
     mixture,
+    norm,
+    ranks,
     refusals,
     replay,
     routers,
+    shared,
 )
 from moespec_conformance.mutants.mutant import Mutant
 
@@ -23,6 +36,19 @@ FAMILIES = (
     bias_update,
     routers,
     mixture,
+    expert,
+    activation,
+    layer,
+    shared,
+    dispatch,
+    layouts,
+    ranks,
+    capacity,
+    balance,
+    balance_gradient,
+    norm,
+    digits,
+    layer_refusals,
 )  # fmt: skip
 
 

@@ -1,0 +1,137 @@
+"""Balance losses whose value is right, and whose gradient is not."""
+
+from moespec_conformance.edits import Edit
+from moespec_conformance.mutants.mutant import Mutant
+
+FOUND = (
+    Mutant(
+        slug="balance-gradient-dead",
+        clause="BAL-9",
+        symptom="The loss is reported and has no gradient.",
+        edits=(Edit("balance.balance_backward", "dshare / cache.denom", "0 * dshare"),),
+        cite="NVIDIA-NeMo/Automodel#1408, #1412",
+        trigger="any, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-gradient-without-alpha",
+        clause="BAL-9",
+        symptom="alpha is in the loss and not in the gradient.",
+        edits=(Edit("balance.balance_backward", "dloss * cfg.alpha", "dloss"),),
+        cite="NVIDIA-NeMo/Automodel#1412",
+        trigger="alpha other than 1, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-gradient-times-tokens",
+        clause="BAL-9",
+        symptom="The gradient is too large by the number of tokens.",
+        edits=(Edit("balance.balance_backward", "(dmean_score / cache.sequences.tokens)", "dmean_score"),),
+        cite="NVIDIA-NeMo/Automodel#1412",
+        trigger="two tokens, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-gradient-by-batch-twice",
+        clause="BAL-10",
+        symptom="The gradient is divided by the number of sequences once more.",
+        edits=(
+            Edit(
+                "balance.balance_backward",
+                "* cache.load",
+                "/ cache.sequences.used * cache.load",
+            ),
+        ),
+        cite="NVIDIA/Megatron-LM#5798",
+        trigger="several sequences, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-gradient-by-ranks",
+        clause="BAL-10",
+        symptom="The gradient is divided by the number of ranks, and the loss is not.",
+        edits=(Edit("balance.balance_backward", "dloss * cfg.alpha", "dloss * cfg.alpha / cfg.n_device"),),
+        cite="NVIDIA/Megatron-LM#5047, #3768",
+        trigger="several ranks, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-gradient-of-one",
+        clause="BAL-10",
+        symptom="A gradient of 1 is injected, whatever dloss is: loss scale and accumulation do not reach it.",
+        edits=(
+            Edit("balance.balance_backward", "dloss * cfg.alpha", "cfg.alpha"),
+            Edit("balance.z_backward", "dloss * cfg.alpha", "cfg.alpha"),
+            Edit("balance.importance_backward", "dloss * cfg.alpha", "cfg.alpha"),
+        ),
+        cite="DeepSeek-V2's modeling_deepseek.py, AddAuxiliaryLoss; NVIDIA-NeMo/Automodel#3359",
+        trigger="dloss other than 1",
+        direction="training",
+    ),
+    Mutant(
+        slug="balance-gradient-denominator-constant",
+        clause="BAL-9",
+        symptom="The sum by which a token's scores are divided is a constant in the backward.",
+        edits=(Edit("balance.balance_backward", 'if cfg.balance_kind == "sequence":', "if False:"),),
+        cite="guess",
+        trigger="balance_kind sequence, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-gradient-through-counts",
+        clause="BAL-9",
+        symptom="Counts have a gradient, as if the scores were counted.",
+        edits=(
+            Edit(
+                "balance.balance_backward",
+                "* cache.load",
+                "* (cache.load + cfg.n_routed_experts * cache.mean_score)",
+            ),
+        ),
+        cite="guess",
+        trigger="any, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-gradient-of-padding",
+        clause="BAL-9",
+        symptom="Padding has a gradient.",
+        edits=(
+            Edit(
+                "balance.balance_backward",
+                "np.where(cache.mask[:, None], dshare / cache.denom, 0)",
+                "dshare / cache.denom",
+            ),
+        ),
+        cite="NVIDIA/Megatron-LM#2121 is of this kind",
+        trigger="padding, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-z-gradient-without-two",
+        clause="BAL-11",
+        symptom="The square's 2 is missing in the gradient of the z-loss.",
+        edits=(Edit("balance.z_backward", "cfg.alpha * 2 *", "cfg.alpha *"),),
+        cite="guess",
+        trigger="balance_kind z, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-z-gradient-by-all-tokens",
+        clause="BAL-10",
+        symptom="The z-loss's gradient is divided by all tokens, padding too.",
+        edits=(Edit("balance.z_backward", "* 2 * cache.counted", "* 2 / cache.counted.shape[0]"),),
+        cite="NVIDIA/Megatron-LM#7452 item 10 (a local count is overwritten by the global one)",
+        trigger="padding, backward",
+        direction="backward",
+    ),
+    Mutant(
+        slug="balance-importance-mean-constant",
+        clause="BAL-12",
+        symptom="The mean under the variance is a constant in the backward.",
+        edits=(Edit("balance.importance_backward", "dmean = -2 * mean", "dmean = 0 * mean"),),
+        cite="guess",
+        trigger="balance_kind importance, backward",
+        direction="backward",
+    ),
+)
