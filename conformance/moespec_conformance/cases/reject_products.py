@@ -12,16 +12,17 @@ from moespec_conformance.protocol import Case, Tensors
 
 SUMS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("unknown-sum", {"accumulate": "float64"}),
-    ("sum-without-promotion", {"promote_every": 0}),
     ("promotion-negative", {"promote_every": -128}),
     ("promotion-with-a-point", {"promote_every": 128.0}),
     ("promotion-of-true", {"promote_every": True}),
     ("promotion-between-blocks", {"promote_every": 96}),
-    ("blocks-of-no-common-width", {"a_block": [1, 48], "b_block": [128, 128]}),
-    ("hopper-of-e2m1", {"accumulate": "hopper", "b_format": "e2m1"}),
-    ("ada-of-fnuz", {"accumulate": "ada", "a_format": "e4m3fnuz"}),
-    ("blackwell-of-e5m6", {"accumulate": "blackwell", "a_format": "e5m6"}),
     ("mx-with-float32", {"recipe": "mx-floor", "scale_format": "float32"}),
+)
+# what units do not multiply: the tensors suit any other way to add
+UNITS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("hopper-of-e2m1", {"b_format": "e2m1", "b_block": [1, 32]}),
+    ("ada-of-fnuz", {"a_format": "e4m3fnuz"}),
+    ("blackwell-of-e5m6", {"a_format": "e5m6"}),
 )
 SIZE = (24, 136, 384)
 
@@ -32,12 +33,23 @@ def changed(slug: str, clause: str, good: Case, **fields: Any) -> Case:  # noqa:
     return Case(f"reject-{slug}", good.op, bad, good.build, (clause,), "reject", profiles=("reject",), good=good)
 
 
+def itself(slug: str, clause: str, bad: Case, good: Case) -> Case:
+    """A config that no tensors suit; these would, if any did."""
+    return Case(f"reject-{slug}", bad.op, bad.config, bad.build, (clause,), "reject", profiles=("reject",), good=good)
+
+
 def of_products() -> Iterator[Case]:
     """Two matrices."""
     good = products.one("for-rejects", (), SIZE, c="any")
     for slug, fields in SUMS:
         yield changed(f"product-{slug}", "CFG-19", good, **fields)
+    parted = products.one("blocks-for-rejects", (), SIZE, a_block=[1, 48])
+    yield itself("product-blocks-of-no-common-width", "CFG-19", parted, good)
+    for slug, fields in UNITS:
+        some = products.one(f"{slug}-for-rejects", (), SIZE, **fields)
+        yield changed(f"product-{slug}", "CFG-19", some, accumulate=slug.partition("-")[0])
     still = products.one("unpromoted-for-rejects", (), SIZE, accumulate="exact", promote_every=0, scale=products.by_row)
+    yield changed("product-sum-without-promotion", "CFG-19", still, accumulate="promoted")
     yield bad_tensor("unpromoted-scales-of-a", "LIN-3", still, put("a_scale", (3, 1), 2.0**20))
     yield bad_tensor("unpromoted-scale-is-nan", "LIN-3", still, put("a_scale", (3, 1), np.nan))
     yield bad_tensor("unpromoted-scales-of-b", "LIN-3", still, put("b_scale", (0, 2), 2.0**20))
@@ -116,7 +128,8 @@ def of_layers() -> Iterator[Case]:
         v4 = layer_fp8.one(op, "v4-for-rejects", (), **of_v4)
         yield bad_tensor(f"{slug}-not-liftable", "QNT-8", v4, apart)
         yield bad_tensor(f"{slug}-no-power", "QNT-8", v4, put("up_proj_scale", (0, 0, 0), 0.75))
-    yield changed("moe-fp8-block-height", "MFP-5", layer_fp8.one("moe_fp8", "for-rejects", ()), b_block=[96, 128])
+    high = layer_fp8.one("moe_fp8", "high-for-rejects", (), b_block=[96, 128])
+    yield itself("moe-fp8-block-height", "MFP-5", high, layer_fp8.one("moe_fp8", "for-rejects", ()))
 
 
 def apart(t: Tensors) -> None:
