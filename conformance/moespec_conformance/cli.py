@@ -17,6 +17,8 @@ from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Damaged, Report, run, selected, smoke
 from moespec_conformance.counting import count
 from moespec_conformance.diagnosis.command import diagnose_command
+from moespec_conformance.diagnosis.diagnosis import ENOUGH
+from moespec_conformance.differing import diff
 from moespec_conformance.expectations import Expectation, apply, read, stale
 from moespec_conformance.explain import explained, listed
 from moespec_conformance.fingerprint import fingerprint
@@ -76,7 +78,8 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
             on_result = watch(progress, known, reports, impl)
             judge = partial(side_by_side, child=runner, jobs=jobs, trace=trace)
             done = run(runner, profiles, op, case, quick=quick, on_result=on_result, judge=judge)
-        reports.look(done.results, known, runner)
+        with bar("comparing failures with known bugs", ENOUGH) as progress:
+            reports.look(done.results, known, runner, lambda: progress.advance(progress.task_ids[0]))
     finally:
         runner.close()
     finish(done, known, reports, strict=strict)
@@ -160,6 +163,7 @@ def golden(
 
 
 app.command()(count)
+app.command()(diff)
 app.command()(fingerprint)
 app.command()(mutants)
 app.command("diagnose")(diagnose_command)

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from moespec_conformance.protocol import Result
 from moespec_conformance.report.jsonl import Log, read
-from moespec_conformance.report.words import reason
 from moespec_conformance.report.words import ratio as ratio_of
+from moespec_conformance.report.words import reason
 
 out = Console(highlight=False, soft_wrap=True)
 GROWN = 2.0  # times as far from the bound as before

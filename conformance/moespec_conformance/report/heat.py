@@ -37,7 +37,7 @@ WORDS = {
 
 
 class Heat(NamedTuple):
-    """A picture of one output: cells (rows, columns), of how many elements each way, along which axes."""
+    """A picture of one output: cells (down, across), of how many elements each way, along which axes."""
 
     case: str
     stage: str
@@ -56,9 +56,15 @@ def hottest(results: Sequence[Result], runner: Runner) -> Heat | None:
     try:
         reply = ask(case, runner, case.inputs)
         outputs = outputs_of(case, reply.outputs)
-        return Heat(case.id, stage, heat(case, outputs, stage), *layout(case, outputs[stage], stage))
+        made = Heat(case.id, stage, heat(case, outputs, stage), *layout(case, outputs[stage], stage))
     except (Malformed, KeyError, RuntimeError):
         return None
+    return lying(made) if made.cells.shape[0] > made.cells.shape[1] else made
+
+
+def lying(made: Heat) -> Heat:
+    """The picture turned over, so that its longer side lies across the page."""
+    return made._replace(cells=made.cells.T, size=made.size[::-1], axes=made.axes[::-1])
 
 
 def heat(case: Case, outputs: Tensors, stage: str) -> Array:

@@ -1,6 +1,6 @@
 """junit.xml, which every CI system reads: a testcase for each case."""
 
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from moespec_conformance.protocol import BAD, Result
@@ -34,7 +34,8 @@ def junit(log: Log) -> str:
 
 def said(value: Any) -> str:  # noqa: ANN401 - of the header
     """A property's value: lists without their brackets."""
-    return ", ".join(map(str, cast("list[Any]", value))) if isinstance(value, list) else str(value)
+    several: list[Any] = value if isinstance(value, list) else [value]
+    return ", ".join(map(str, several))
 
 
 def testcase(result: Result, log: Log) -> ET.Element:

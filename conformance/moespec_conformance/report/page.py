@@ -1,12 +1,15 @@
 """report.html: one file that needs no network, made of results alone."""
 
+import math
 from collections import Counter
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from moespec_conformance.checking import JUDGED
+from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.protocol import BAD, Array, Result
 from moespec_conformance.report.heat import Heat
 from moespec_conformance.report.histogram import axis_of, histograms
@@ -23,10 +26,10 @@ from moespec_conformance.report.tally import (
 from moespec_conformance.report.words import clean, command, linked, ratio, reason
 from moespec_conformance.spec import clauses
 
-LEVELS = (0.0, 0.5, 1.0, 3.0, 10.0, 100.0, 1e4)  # error/bound at which a cell's colour changes
-LEGEND = ("0", "to ½", "to 1", "to 3", "to 10", "to 100", "to 10⁴", "more")
+WRONG = 5  # colours of what is beyond its bound
+MOSTLY = 0.9  # of the cells beyond their bounds: a few that lie farther must not flatten the rest
 LEFT_OUT = ("not_supported", "xfail", "waived", "xpass", "quality_warning")
-FIRST = 3  # failures that lie open
+MOST = 3  # suspects described at the top
 
 
 class Strip(NamedTuple):
@@ -62,14 +65,15 @@ def view(log: Log) -> dict[str, Any]:
         "ops": by_op(log.results),
         "asked": asked,
         "unasked": [name for name in clauses() if name not in {row.name for row in asked}],
-        "elsewhere": ELSEWHERE,
-        "columns": [*statuses, *([ELSEWHERE] if failures else [])],
+        "elsewhere": [ELSEWHERE] if any(row.counts[ELSEWHERE] for row in asked) else [],
+        "columns": sorted(statuses, key=lambda status: status not in BAD),
         "clauses": clauses(),
         "failures": failures,
-        "first": FIRST,
+        "most": MOST,
         "suspected": suspected,
         "suspects": suspects(failures),
         "parts": parts,
+        "catalogue": len(MUTANTS),
         "command": command,
         "ratio": ratio,
         "linked": linked,
@@ -85,25 +89,29 @@ def pictures(log: Log, heat: Heat | None) -> dict[str, Any]:
         "histograms": histograms(log.results),
         "heat": drawn,
         "strips": strips(drawn.cells) if drawn else [],
-        "legend": LEGEND,
+        "levels": levels(drawn.cells) if drawn else (),
     }
 
 
 def strips(cells: Array) -> list[Strip]:
     """A picture's cells, neighbours of one colour together."""
     made: list[Strip] = []
+    edges = levels(cells)
     for number, row in enumerate(cells):
         column = 0
-        for found, run in groupby(level(value) for value in row):
+        for found, run in groupby(np.searchsorted(edges, row).tolist()):
             width = len(list(run))
             made.append(Strip(number, column, width, found))
             column += width
     return made
 
 
-def level(value: float) -> int:
-    """A cell's colour, from 0 (no error) up."""
-    return sum(value > step for step in LEVELS)
+def levels(cells: Array) -> tuple[float, ...]:
+    """Up to which error/bound each colour goes, the last one's apart: 0, half, 1; from there to most of the cells."""
+    beyond = cells[np.isfinite(cells) & (cells > 1)]
+    most = float(np.quantile(beyond, MOSTLY)) if beyond.size else 1.0
+    decades = max(math.ceil(math.log10(most)), WRONG)
+    return (0.0, 0.5, 1.0, *(10.0 ** round(decades * step / WRONG) for step in range(1, WRONG)))
 
 
 def left_out(log: Log) -> list[tuple[str, list[tuple[str, list[Result]]]]]:

@@ -1,14 +1,16 @@
 """The folder of a run's reports: results.jsonl grows case by case, the others are made of it at the end."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moespec_conformance.address import Usage
 from moespec_conformance.checking import Report
+from moespec_conformance.diagnosis.diagnosis import Diagnosis, Suspect, diagnose
 from moespec_conformance.expectations import Expectation, apply
-from moespec_conformance.protocol import Result
+from moespec_conformance.protocol import BAD, Result
 from moespec_conformance.report.heat import Heat, hottest
 from moespec_conformance.report.jsonl import NAME, Log, Writer
 from moespec_conformance.report.junit import junit
@@ -29,6 +31,7 @@ class Reports:
         self.folder = folder
         self.writer: Writer | None = None
         self.heat: Heat | None = None
+        self.looked: dict[str, list[str]] = {"looked_into": [], "unexplained": []}
         if folder:
             prepare(folder)
 
@@ -42,16 +45,26 @@ class Reports:
         if self.writer:
             self.writer.result(result)
 
-    def look(self, results: Sequence[Result], known: Sequence[Expectation], runner: Runner) -> None:
-        """Ask the worst failing case once more, for its picture."""
-        if self.writer:
-            self.heat = hottest([apply(result, known) for result in results], runner)
+    def look(
+        self,
+        results: Sequence[Result],
+        known: Sequence[Expectation],
+        runner: Runner,
+        on_case: Callable[[], None] | None = None,
+    ) -> None:
+        """Look into what failed: which bugs it resembles, and where the worst case is wrong."""
+        counted = [apply(result, known) for result in results]
+        if self.writer and any(result.status in BAD for result in counted):
+            found = diagnose(runner, counted, on_case)
+            self.looked = {"looked_into": list(found.cases), "unexplained": list(found.unexplained)}
+            self.writer.revise(named(counted, found))
+            self.heat = hottest(counted, runner)
 
     def end(self, done: Report, code: int, **more: Any) -> None:  # noqa: ANN401 - what else came out
         """Write the footer, and all that is made of the whole."""
         if self.writer and self.folder:
             said = {"verdict": verdict(done), "sentence": sentence(done), "whole": done.whole}
-            publish(self.folder, self.writer.close(code, **said, **more), self.heat)
+            publish(self.folder, self.writer.close(code, **said, **self.looked, **more), self.heat)
 
 
 def prepare(folder: Path) -> None:
@@ -62,6 +75,17 @@ def prepare(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise Usage(f"{folder}: no reports can be written there: {error}") from error
+
+
+def named(results: Sequence[Result], found: Diagnosis) -> list[Result]:
+    """The results with their suspects: a failure that a bug explains names it, and those that answer as it does."""
+    suspects = {case: suspect for suspect in found.suspects for case in suspect.explains}
+    return [replace(r, suspects=told(suspects[r.case])) if r.case in suspects else r for r in results]
+
+
+def told(suspect: Suspect) -> tuple[dict[str, str], ...]:
+    """A suspect, and who cannot be told from it."""
+    return tuple({"mutant": slug, "match": suspect.match} for slug in (suspect.mutant, *suspect.alike))
 
 
 def publish(folder: Path, log: Log, heat: Heat | None = None) -> None:
