@@ -100,6 +100,11 @@ def magnitudes(draw: Draw, t: Tensors) -> None:
     t["rows"] = mixed(draw, t["rows"], -12, 12)
 
 
+def stray(draw: Draw, t: Tensors) -> None:
+    """A weight in every slot: without a row it adds nothing."""
+    t["topk_weight"] = np.abs(draw.normal(*t["topk_weight"].shape))
+
+
 def padded(_: Draw, t: Tensors) -> None:
     """Padding rows between the others, of token and slot -1; what they hold must not matter."""
     at = np.arange(0, len(t["row_token"]), 7)
@@ -147,6 +152,7 @@ def cases() -> Iterator[Case]:
     yield combine("ten-slots", random(64, 10), kind="spread")
     yield combine("padded", holes, padded, profiles=("variable-routing",))
     yield combine("padded-last-token", random(40), padded, profiles=("variable-routing",))
+    yield combine("holes-with-weights", holes, stray, profiles=("variable-routing",))
     yield combine("shuffled", holes, shuffled)
     yield combine("dyadic", random(40), dyadic, kind="exact")
     yield combine("dyadic-bfloat16", random(40), dyadic, kind="exact", arithmetic="bfloat16")

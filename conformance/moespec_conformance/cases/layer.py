@@ -209,4 +209,5 @@ def callers(op: str, clauses: tuple[str, ...]) -> Iterator[Case]:
     yield one(op, "replay-drifted", ("GATE-9", *clauses), ids=random(), kind="spread")
     yield one(op, "replay-holes", ("GATE-9", "ARR-6", *clauses), ids=holes)
     yield one(op, "replay-holes-again", ("GATE-9", "MOE-8"), ids=holes, manner="again")
-    yield one(op, "replay-wider", ("GATE-9",), ids=random(64, 6), profiles=("variable-routing",))
+    for slug, width in (("replay-wider", 6), ("replay-narrower", 3)):
+        yield one(op, slug, ("GATE-9",), ids=random(64, width), profiles=("variable-routing",))
