@@ -53,7 +53,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
         list[str] | None, typer.Option(help="Profile to check; may be repeated. By default, those the adapter names.")
     ] = None,
     op: Annotated[list[str] | None, typer.Option(help="Only this op; may be repeated.")] = None,
-    case: Annotated[str, typer.Option(help="Only cases whose id matches this glob.")] = "*",
+    case: Annotated[str, typer.Option(help="Only cases whose id matches this glob; or one in a folder.")] = "*",
     quick: Annotated[bool, typer.Option("--quick/--full", help="Leave out the few slow cases.")] = False,  # noqa: FBT002
     report: Folder = None,
     expected_failures: Annotated[Path | None, typer.Option(help="Text file of known failures.")] = None,
@@ -75,7 +75,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
         total = len(selected(profiles, runner.arithmetic, op, case, quick=quick))
         reports.begin(impl, runner, profiles=profiles, ops=op, cases=case, quick=quick)
         with bar(f"{runner.name} {runner.version}", total) as progress:
-            on_result = watch(progress, known, reports, impl)
+            on_result = watch(progress, known, reports, partial(failure, address=impl, folder=folder_of(case)))
             judge = partial(side_by_side, child=runner, jobs=jobs, trace=trace)
             done = run(runner, profiles, op, case, quick=quick, on_result=on_result, judge=judge)
         with bar("comparing failures with known bugs", ENOUGH) as progress:
@@ -90,7 +90,9 @@ def profiles_of(pattern: str, runner: Child) -> list[str]:
     return list(all_cases()[pattern].profiles if pattern in all_cases() else runner.profiles)
 
 
-def watch(progress: Progress, known: list[Expectation], reports: Reports, impl: str) -> Callable[[Case, Result], None]:
+def watch(
+    progress: Progress, known: list[Expectation], reports: Reports, panel: Callable[[Result], Panel]
+) -> Callable[[Case, Result], None]:
     """What to do with each result as it comes."""
     shown: list[str] = []
 
@@ -101,7 +103,7 @@ def watch(progress: Progress, known: list[Expectation], reports: Reports, impl: 
         if result.status in (*BAD, "xpass"):
             shown.append(result.case)
             if len(shown) <= MOST:
-                out.print(failure(result, impl))
+                out.print(panel(result))
 
     return on_result
 

@@ -1,6 +1,6 @@
 """junit.xml, which every CI system reads: a testcase for each case."""
 
-from typing import Any
+import json
 from xml.etree import ElementTree as ET
 
 from moespec_conformance.protocol import BAD, Result
@@ -18,24 +18,19 @@ def junit(log: Log) -> str:
     cases = [testcase(result, log) for result in log.results]
     cases += [outdated(line) for line in log.footer.get("stale", []) if log.footer.get("strict")]
     found = {tag: str(sum(case.find(tag) is not None for case in cases)) for tag in ("failure", "error", "skipped")}
-    told = {"tests": str(len(cases)), "failures": found["failure"], "errors": found["error"]}
-    told |= {"time": f"{sum(result.seconds for result in log.results):.3f}"}
-    root = ET.Element("testsuites", {"name": "moespec", **told})
+    sums = {"tests": str(len(cases)), "failures": found["failure"], "errors": found["error"]}
+    sums |= {"time": f"{sum(result.seconds for result in log.results):.3f}"}
+    root = ET.Element("testsuites", {"name": "moespec", **sums})
     name = clean(f"moespec {log.header.get('adapter', '?')}")
     about = {"name": name, "skipped": found["skipped"], "timestamp": str(log.header.get("started", ""))}
-    suite = ET.SubElement(root, "testsuite", {**about, **told})
+    suite = ET.SubElement(root, "testsuite", {**about, **sums})
     properties = ET.SubElement(suite, "properties")
     for key, value in log.header.items():
-        ET.SubElement(properties, "property", {"name": key, "value": clean(said(value))})
+        text = value if isinstance(value, str) else json.dumps(value)
+        ET.SubElement(properties, "property", {"name": key, "value": clean(text)})
     suite.extend(cases)
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
-
-
-def said(value: Any) -> str:  # noqa: ANN401 - of the header
-    """A property's value: lists without their brackets."""
-    several: list[Any] = value if isinstance(value, list) else [value]
-    return ", ".join(map(str, several))
 
 
 def testcase(result: Result, log: Log) -> ET.Element:
@@ -44,7 +39,7 @@ def testcase(result: Result, log: Log) -> ET.Element:
     message = clean(reason(result))
     if result.status in BAD:
         child = ET.SubElement(made, ELEMENT[result.status], {"type": result.kind, "message": message})
-        child.text = clean(text(result, str(log.header.get("address", ""))))
+        child.text = clean(told(result, str(log.header.get("address", ""))))
     elif result.status in SKIPPED:
         ET.SubElement(made, "skipped", {"type": result.status, "message": message})
     elif result.status == "xpass" and log.footer.get("strict"):
@@ -61,7 +56,7 @@ def outdated(line: str) -> ET.Element:
     return made
 
 
-def text(result: Result, address: str) -> str:
+def told(result: Result, address: str) -> str:
     """All that one needs to act on a failure."""
     lines = [f"{name}: {clauses()[name].text}" for name in suspected(result)]
     lines += [f"first wrong stage: {result.stage} ({result.kind})"] if result.stage else []

@@ -1,6 +1,7 @@
 """report.html: one file that needs no network, made of results alone."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -99,7 +100,7 @@ def strips(cells: Array) -> list[Strip]:
     edges = levels(cells)
     for number, row in enumerate(cells):
         column = 0
-        for found, run in groupby(np.searchsorted(edges, row).tolist()):
+        for found, run in groupby(bisect_left(edges, float(value)) for value in row):
             width = len(list(run))
             made.append(Strip(number, column, width, found))
             column += width

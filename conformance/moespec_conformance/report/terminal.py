@@ -23,7 +23,7 @@ SENTENCE = 50
 DOUBTS = 6  # clauses named at the end
 
 
-def failure(result: Result, address: str) -> Panel:
+def failure(result: Result, address: str, folder: Path | None = None) -> Panel:
     """Everything about one case that is not as it should be."""
     body = Text()
     for name in suspected(result):
@@ -36,7 +36,7 @@ def failure(result: Result, address: str) -> Panel:
     body.append(result.message.strip() + "\n")
     if result.trace:
         body.append_text(divergence(result))
-    body.append(command(address, result.case), style="cyan")
+    body.append(command(address, str(folder or result.case)), style="cyan")
     title = f"[bold]{result.status.upper()}[/bold] {result.case}"
     return Panel(body, title=title, title_align="left", border_style=COLOURS.get(result.status, "white"))
 
