@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from moespec_conformance.cases.grids import told
+from moespec_conformance.cases.grids import as_matrix, beside, both_signs, told
 from moespec_conformance.cases.inputs import Draw, Tensor, mixed
 from moespec_conformance.cases.reject import bad_tensor, cast, cut, drop, put
 from moespec_conformance.protocol import Case, Tensors
@@ -81,6 +81,15 @@ def growing(_: Draw, t: Tensors) -> None:
     t["exp_avg_sq"][:], t["exp_avg"][:], t["grad"][:] = 2.0**-24, 2.0**-12, 1
 
 
+def halfway(_: Draw, t: Tensors) -> None:
+    """What is stored is the gradient and its square: halfway between two numbers, beside that, and beyond the last."""
+    middles = np.concatenate([1 + (2 * np.arange(128) + 1) / 256, [17, 19, 21]])  # odd squares of nine digits
+    beyond = [1.84e19, 1.8446e19]  # the second one's square is a float32, and no bfloat16
+    grad = as_matrix(both_signs(np.append(beside(middles, -1, 0, 1), beyond)))
+    t |= {"param": np.ones_like(grad), "grad": grad}
+    t |= {"exp_avg": np.zeros_like(grad), "exp_avg_sq": np.zeros_like(grad)}
+
+
 def one(slug: str, change: Change | None = None, clauses: tuple[str, ...] = STORED, **how: Any) -> Case:  # noqa: ANN401
     """One case of adamw; `how` holds size, config fields, and fields of Case."""
     size, title = how.pop("size", (24, 40)), f"adamw-{slug}"
@@ -119,6 +128,8 @@ def steps() -> Iterator[Case]:
         yield one(f"{kind}-growing", growing, about, **how)
         yield one(f"{kind}-strided", None, ("MOE-8",), manner="strided", **how)
         yield one(f"{kind}-again", None, ("MOE-8",), manner="again", **how)
+    nothing_else = {"adam_beta1": 0.0, "adam_beta2": 0.0, "learning_rate": 0.0}
+    yield one("bfloat16-halfway", halfway, ("FMT-1", "OPT-2"), kind="exact", **nothing_else)
     yield one("no-row", size=(0, 16))
     yield one("one-number", size=(1, 1))
 
