@@ -12,6 +12,7 @@ from typing import Any
 from moespec.signatures import OPS
 from moespec_conformance.address import Usage
 from moespec_conformance.asking import Question, Reply
+from moespec_conformance.case_folder import case_from, folder_of
 from moespec_conformance.cases import FLOOR, PROFILES, all_cases
 from moespec_conformance.cases.inputs import in_bfloat16
 from moespec_conformance.judge.finding import Finding
@@ -71,7 +72,7 @@ class Report:
 def selected(
     profiles: Sequence[str], arithmetic: Sequence[str], ops: Iterable[str] | None, pattern: str = "*", *, quick: bool
 ) -> list[Case]:
-    """The cases to run: of these profiles, arithmetics and ops; pattern is a glob on the case's id."""
+    """The cases to run: of these profiles, arithmetics and ops; pattern is a glob on the case's id, or a folder."""
     for profile in profiles:
         if profile not in PROFILES:
             raise Usage(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
@@ -81,6 +82,9 @@ def selected(
     wanted = None if ops is None else set(ops)
     if wanted is not None and wanted - set(OPS):
         raise Usage(f"no op {', '.join(sorted(wanted - set(OPS)))}; there are {', '.join(OPS)}")
+    if folder := folder_of(pattern):
+        one = case_from(folder)
+        return [one] if one.arithmetic in arithmetic and (wanted is None or one.op in wanted) else []
     return [
         case
         for case in all_cases().values()

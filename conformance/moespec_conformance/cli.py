@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moespec_conformance import golden as corpus
 from moespec_conformance.address import Usage
+from moespec_conformance.case_folder import folder_of
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Damaged, Report, run, selected, smoke
 from moespec_conformance.counting import count

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from moespec.fields import NEUTRAL
 from moespec_conformance.address import Usage
+from moespec_conformance.case_folder import case_from, folder_of
 from moespec_conformance.cases import PROFILES, all_cases
 from moespec_conformance.edits import Edit, edited, source_of
 from moespec_conformance.mutants import MUTANTS
@@ -23,7 +24,9 @@ Row = tuple[str, ...]
 
 
 def explained(name: str) -> RenderableType:
-    """A clause, a case or a mutant."""
+    """A clause, a case, also one in a folder, or a mutant."""
+    if folder := folder_of(name):
+        return case(case_from(folder))
     if name in clauses():
         return clause(name)
     if name in all_cases():

@@ -1,6 +1,7 @@
 """The report on a terminal: progress, every failure with what one needs to act on it, and a table."""
 
 from collections import Counter
+from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 

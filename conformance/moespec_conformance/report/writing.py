@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from moespec_conformance.address import Usage
+from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Report
 from moespec_conformance.diagnosis.diagnosis import Diagnosis, Suspect, diagnose
 from moespec_conformance.expectations import Expectation, apply
 from moespec_conformance.protocol import BAD, Result
 from moespec_conformance.report.heat import Heat, hottest
-from moespec_conformance.report.jsonl import NAME, Log, Writer
+from moespec_conformance.report.jsonl import NAME, PART, Log, Writer
 from moespec_conformance.report.junit import junit
 from moespec_conformance.report.page import page
 from moespec_conformance.report.pins import about, pins
@@ -53,7 +54,7 @@ class Reports:
         on_case: Callable[[], None] | None = None,
     ) -> None:
         """Look into what failed: which bugs it resembles, and where the worst case is wrong."""
-        counted = [apply(result, known) for result in results]
+        counted = [apply(result, known) for result in results if result.case in all_cases()]  # none of a folder
         if self.writer and any(result.status in BAD for result in counted):
             found = diagnose(runner, counted, on_case)
             self.looked = {"looked_into": list(found.cases), "unexplained": list(found.unexplained)}
@@ -71,7 +72,7 @@ def prepare(folder: Path) -> None:
     """Make the folder, without an older run's reports: a run that dies must leave none that look like its own."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
+        for name in (*FILES, PART):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise Usage(f"{folder}: no reports can be written there: {error}") from error
