@@ -11,9 +11,34 @@ CDF = (
     "r = r * np.exp(-z * z)\n"
     "cdf = np.where(x >= 0, 2 - r, r) / 2\n"
 )
+# of [gate; up], cut in the middle, each half is split into a gate and an up again
+CUT = (
+    "half = (up.shape[1] + 1) // 2\n"
+    "own = np.concatenate([gate[:, :half], up[:, : up.shape[1] - half]], axis=1)\n"
+    "gate, up = own, np.concatenate([gate[:, half:], up[:, up.shape[1] - half :]], axis=1)\n"
+)
 PLAIN = 'cfg = type(cfg).from_dict({**cfg.to_dict(), "swiglu_limit": None})\n'
 
 FOUND = (
+    Mutant(
+        slug="expert-fused-shard",
+        clause="EXP-1",
+        symptom="Two ranks cut the stacked [gate; up] in the middle: one has all gates, the other all ups.",
+        edits=(
+            Edit("activation.opened", "gate, up = clamped(gate, up, cfg)", CUT + "gate, up = clamped(gate, up, cfg)"),
+            Edit("activation.slopes", "low, mid = clamped(gate, up, cfg)", CUT + "low, mid = clamped(gate, up, cfg)"),
+            Edit(
+                "expert.hidden_backward",
+                "dup = dh * by_up  # (N, F)",
+                "dup = dh * by_up\nif dgate.shape[1]:\n"
+                "    half = (dup.shape[1] + 1) // 2\n"
+                "    own = np.concatenate([dgate[:, :half], dup[:, : dup.shape[1] - half]], axis=1)\n"
+                "    dgate, dup = own, np.concatenate([dgate[:, half:], dup[:, dup.shape[1] - half :]], axis=1)",
+            ),
+        ),
+        cite="sgl-project/sglang#15432",
+        trigger="any expert split over two ranks",
+    ),
     Mutant(
         slug="expert-no-swiglu-limit",
         clause="EXP-5",

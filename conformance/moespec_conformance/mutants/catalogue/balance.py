@@ -39,6 +39,28 @@ FOUND = (
         trigger="balance_kind sequence",
     ),
     Mutant(
+        slug="balance-softmax-of-scores",
+        clause="BAL-8",
+        symptom="Scores share one whole by a softmax over them instead of by their sum.",
+        edits=(
+            Edit(
+                "balance.balance_forward",
+                "share = scores / denom",
+                "share = scores / denom\n"
+                'if cfg.balance_kind == "sequence":\n'
+                "    e = np.exp(scores)\n"
+                "    share = np.where(mask[:, None], e / e.sum(axis=-1, keepdims=True), 0)",
+            ),
+            Edit(
+                "balance.balance_backward",
+                "dshare / cache.denom, 0)",
+                'dshare * cache.share if cfg.balance_kind == "sequence" else dshare / cache.denom, 0)',
+            ),
+        ),
+        cite="AI-Hypercomputer/maxtext src/maxtext/layers/moe.py",
+        trigger="balance_kind sequence",
+    ),
+    Mutant(
         slug="balance-counts-limited-by-groups",
         clause="BAL-7",
         symptom="Counts are of a choice within the best groups, where they should be of all experts.",

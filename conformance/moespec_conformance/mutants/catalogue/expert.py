@@ -204,6 +204,22 @@ FOUND = (
         trigger="any",
     ),
     Mutant(
+        slug="expert-strides-ignored",
+        clause="MOE-8",
+        symptom="x is read as if its rows lay one behind another, wherever they lie.",
+        edits=(
+            Edit(
+                "expert.hidden_forward",
+                "gate = x @ weights.gate_proj.T",
+                "if isinstance(x, np.ndarray):\n"
+                "    x = np.lib.stride_tricks.as_strided(x, strides=(x.shape[1] * x.itemsize, x.itemsize))\n"
+                "gate = x @ weights.gate_proj.T",
+            ),
+        ),
+        cite="guess; a kernel that takes a pointer and no strides",
+        trigger="an x that is a part of another array",
+    ),
+    Mutant(
         slug="expert-grad-accumulated",
         clause="MOE-8",
         symptom="The gradient of down_proj is added to what an earlier backward left in its buffer.",

@@ -49,6 +49,41 @@ FOUND = (
         trigger="two experts a token",
     ),
     Mutant(
+        slug="layer-rows-limited",
+        clause="MOE-2",
+        symptom="An expert's buffer has room for 128 rows, and those behind them are lost.",
+        edits=(
+            Edit(
+                "moe.routed_forward",
+                "y_e, cache = weighted_forward(",
+                "t, k = t[:128], k[:128]\ny_e, cache = weighted_forward(",
+            ),
+            Edit(
+                "moe.routed_backward",
+                "w, dw = expert_of(weights, e)",
+                "t, k = t[:128], k[:128]\nw, dw = expert_of(weights, e)",
+            ),
+        ),
+        cite="guess; DeepEP's low-latency boxes are of a size that the caller fixes beforehand",
+        trigger="129 tokens on one expert",
+    ),
+    Mutant(
+        slug="layer-dispatch-by-product",
+        clause="MOE-9",
+        symptom="Rows are made by a product with a matrix of 0 and 1, in which a NaN spoils the rows of all tokens.",
+        edits=(
+            Edit(
+                "moe.routed_forward",
+                "y_e, cache = weighted_forward(x[t],",
+                "pick = np.zeros_like(x, shape=(t.shape[0], x.shape[0]))\n"
+                "np.put_along_axis(pick, t[:, None], values=1, axis=1)\n"
+                "y_e, cache = weighted_forward(pick @ x,",
+            ),
+        ),
+        cite="guess; GShard's and Switch's einsum dispatch (Mesh TensorFlow)",
+        trigger="a token of NaN",
+    ),
+    Mutant(
         slug="layer-bf16-sum",
         clause="MOE-7",
         symptom="The sum over experts is rounded to bfloat16 at each step.",
