@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from moespec_conformance.address import Usage
 from moespec_conformance.protocol import Result
 
 NAME = "results.jsonl"
+PART = f"{NAME}.part"  # while it is written anew
 KNOWN = tuple(field.name for field in fields(Result))
 
 
@@ -34,38 +35,44 @@ class Writer:
 
     def __init__(self, folder: Path, **header: Any) -> None:  # noqa: ANN401 - whatever describes the run
         """Write the header into a folder that exists."""
-        self.folder, self.header = folder, header
+        self.path, self.header = folder / NAME, header
         self.results: list[Result] = []
-        self.file: TextIO = (folder / NAME).open("w", encoding="utf-8")
-        self.line({"record": "header", **header})
-
-    def line(self, content: dict[str, Any]) -> None:
-        """Write one line at once."""
-        self.file.write(json.dumps(content, allow_nan=False) + "\n")
-        self.file.flush()
+        self.revise([])
 
     def result(self, result: Result) -> None:
         """Write one case."""
         self.results.append(result)
-        self.line({"record": "result", **finite(asdict(result))})
+        self.append(case_of(result))
+
+    def append(self, line: str) -> None:
+        """Write one line at once."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def revise(self, results: Sequence[Result]) -> None:
         """Write all results anew, now that more is known of them; what is there stays until they are complete."""
-        self.file.close()
-        made = self.folder / f"{NAME}.part"
-        self.results, self.file = [], made.open("w", encoding="utf-8")
-        self.line({"record": "header", **self.header})
-        for result in results:
-            self.result(result)
-        made.replace(self.folder / NAME)
+        self.results = list(results)
+        part = self.path.with_name(PART)
+        lines = [line_of("header", self.header), *map(case_of, results)]
+        part.write_text("".join(lines), encoding="utf-8")
+        part.replace(self.path)
 
     def close(self, exit_code: int, **more: Any) -> Log:  # noqa: ANN401 - whatever came out
         """Write the footer: the whole run."""
         counts = Counter(result.status for result in self.results)
         footer = {"counts": dict(sorted(counts.items())), "exit_code": exit_code, **more}
-        self.line({"record": "footer", **footer})
-        self.file.close()
+        self.append(line_of("footer", footer))
         return Log(self.header, tuple(self.results), footer)
+
+
+def case_of(result: Result) -> str:
+    """One case."""
+    return line_of("result", finite(asdict(result)))
+
+
+def line_of(record: str, content: dict[str, Any]) -> str:
+    """One line."""
+    return json.dumps({"record": record, **content}, allow_nan=False) + "\n"
 
 
 def finite(content: dict[str, Any]) -> dict[str, Any]:

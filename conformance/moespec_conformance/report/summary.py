@@ -35,7 +35,7 @@ def table(log: Log) -> list[str]:
     statuses = [status for status in STATUSES if log.counts[status]]
     head = ["op", "cases", *(plain(status) for status in statuses), "worst error/bound"]
     rows = [
-        [f"`{op}`", str(counts.total()), *(str(counts[s] or "·") for s in statuses), ratio(worst)]
+        [code(op), str(counts.total()), *(str(counts[s] or "·") for s in statuses), ratio(worst)]
         for op, counts, worst in by_op(log.results)
     ]
     return ["| " + " | ".join(row) + " |" for row in (head, ["---", *["--:"] * (len(head) - 1)], *rows)]
@@ -43,18 +43,21 @@ def table(log: Log) -> list[str]:
 
 def line(result: Result, address: str) -> str:
     """One failure: what, where, and which bug it looks like."""
-    where = f" at `{result.stage}`" if result.stage else ""
-    alike = ", ".join(f"`{found['mutant']}` ({found['match']})" for found in result.suspects[:MOST])
+    again = code(command(address, result.case))
+    where = f" at {code(result.stage)}" if result.stage else ""
+    alike = ", ".join(f"{code(found['mutant'])} ({plain(found['match'])})" for found in result.suspects[:MOST])
     like = f"; looks like {alike}" if alike else ""
-    again = plain(command(address, result.case))
-    return (
-        f"- `{result.case}` {plain(result.status)}{where}: {plain(reason(result))}{like}. Again: <code>{again}</code>"
-    )
+    return f"- `{result.case}` {plain(result.status)}{where}: {plain(reason(result))}{like}. Again: {again}"
 
 
 def plain(text: object) -> str:
     """Text that Markdown shows as it is, on one line."""
     return MARKS.sub(r"\\\1", html.escape(clean(" ".join(str(text).split())), quote=False))
+
+
+def code(text: str) -> str:
+    """The same, as code."""
+    return f"<code>{plain(text)}</code>"
 
 
 def badge(log: Log) -> dict[str, Any]:
