@@ -12,8 +12,8 @@ from planted.honest import Honest
 
 from moespec_conformance import Report, Result, check
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import judged
 from moespec_conformance.judge import near, verdict
+from moespec_conformance.judging import judged
 from moespec_conformance.runner import InProcess
 
 Bug = type[Honest]

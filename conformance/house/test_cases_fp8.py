@@ -15,7 +15,7 @@ from moespec_conformance.adapters.reference import Adapter as Reference
 from moespec_conformance.adapters.reference import compute
 from moespec_conformance.cases import all_cases, grids, matrices, recipes
 from moespec_conformance.cases.inputs import Draw, fp8_config
-from moespec_conformance.checking import judged
+from moespec_conformance.judging import judged
 from moespec_conformance.runner import InProcess
 
 # What follows from QNT-2 and QNT-3 with equal formats, blocks and kind of scales. The three DeepSeek recipes are one

@@ -14,8 +14,8 @@ from moespec.accumulate import Unit, fused
 from moespec.formats import FORMATS
 from moespec.gate import select
 from moespec_conformance.cases import all_cases, gate
-from moespec_conformance.checking import judged
 from moespec_conformance.judge import flips, near, selection
+from moespec_conformance.judging import judged
 from moespec_conformance.protocol import Case, Result
 from moespec_conformance.readings.spread import Spread
 from moespec_conformance.runner import InProcess

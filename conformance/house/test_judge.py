@@ -10,9 +10,9 @@ from moespec.config import MoEConfig
 from moespec_conformance.asking import Reply
 from moespec_conformance.cases import all_cases
 from moespec_conformance.cases.inputs import config
-from moespec_conformance.checking import verdict
 from moespec_conformance.judge import near, pattern, selection
 from moespec_conformance.judge.form import Malformed, outputs_of
+from moespec_conformance.judging import verdict
 from moespec_conformance.oracle import answer
 
 

@@ -15,8 +15,8 @@ from moespec_conformance import tensors
 from moespec_conformance.asking import Reply, other, poison, strided
 from moespec_conformance.cases import all_cases
 from moespec_conformance.cases.inputs import Draw, fp8_config
-from moespec_conformance.checking import verdict
 from moespec_conformance.judge.form import Malformed
+from moespec_conformance.judging import verdict
 from moespec_conformance.oracle import answer
 from moespec_conformance.protocol import BFLOAT16, Case, Result, to_numpy
 

@@ -25,8 +25,8 @@ from moespec.ops import RUN
 from moespec_conformance.asking import Reply
 from moespec_conformance.cases import all_cases
 from moespec_conformance.cases.inputs import config
-from moespec_conformance.checking import verdict
 from moespec_conformance.judge.form import Malformed
+from moespec_conformance.judging import verdict
 from moespec_conformance.oracle import answer
 from moespec_conformance.readings.foreign import Foreign
 

@@ -16,7 +16,7 @@ from planted_fp8.honest import Fp8
 from moespec_conformance import Result
 from moespec_conformance.cases import PROFILES as ALL
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import judged
+from moespec_conformance.judging import judged
 from moespec_conformance.protocol import Case, arithmetics
 from moespec_conformance.runner import InProcess
 

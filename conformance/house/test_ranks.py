@@ -27,8 +27,8 @@ from moespec.ranks import (
 from moespec_conformance.asking import Reply
 from moespec_conformance.cases import all_cases
 from moespec_conformance.cases.layouts import gap, in_turn
-from moespec_conformance.checking import verdict
 from moespec_conformance.communicator import over
+from moespec_conformance.judging import verdict
 from moespec_conformance.oracle import answer
 from moespec_conformance.protocol import Case
 from moespec_conformance.readings.portable import Portable

@@ -17,8 +17,8 @@ from moespec_conformance.cases import all_cases
 from moespec_conformance.cases.inputs import config
 from moespec_conformance.cases.mixture import dense
 from moespec_conformance.cases.router import ROUTERS
-from moespec_conformance.checking import verdict
 from moespec_conformance.judge.selection import gap
+from moespec_conformance.judging import verdict
 from moespec_conformance.oracle import answer, bounded
 from moespec_conformance.protocol import Case
 from moespec_conformance.readings.bounded import Bounded

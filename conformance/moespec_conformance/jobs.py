@@ -11,7 +11,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import judged, one_by_one
+from moespec_conformance.checking import one_by_one
+from moespec_conformance.judging import judged
 from moespec_conformance.protocol import Case, Result
 from moespec_conformance.runner import Child
 
@@ -22,7 +23,7 @@ WORTH = 100  # cases a process must have to do: starting it takes as long as som
 class Judge:
     """A process that judges one case after another."""
 
-    def __init__(self, address: str, limit: float, *, trace: bool) -> None:
+    def __init__(self, address: str, limit: float, *, trace: bool = False) -> None:
         """Start it; address and limit are its child's."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()

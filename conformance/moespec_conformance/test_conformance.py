@@ -2,7 +2,8 @@
 
 import pytest
 
-from moespec_conformance.checking import JUDGED, judged
+from moespec_conformance.checking import JUDGED
+from moespec_conformance.judging import judged
 from moespec_conformance.protocol import Case
 from moespec_conformance.runner import Child
 

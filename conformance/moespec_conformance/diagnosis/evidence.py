@@ -7,9 +7,9 @@ import numpy as np
 from moespec.signatures import OPS, expected
 from moespec_conformance.adapters.reference import compute
 from moespec_conformance.asking import Reply
-from moespec_conformance.checking import ask
 from moespec_conformance.judge.form import Malformed, outputs_of
 from moespec_conformance.judge.selection import members, proper
+from moespec_conformance.judging import ask
 from moespec_conformance.mutants.reach import functions_of
 from moespec_conformance.oracle import Answer, answer
 from moespec_conformance.protocol import Array, Case, Tensors, by_name, to_numpy

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moespec_conformance.checking import ask, judged
 from moespec_conformance.diagnosis.evidence import Evidence, beyond, comparable, distance, legible
+from moespec_conformance.judging import ask, judged
 from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.mutants.adapter import Adapter
 from moespec_conformance.mutants.reach import shows
@@ -22,7 +22,7 @@ from moespec_conformance.runner import InProcess
 NEAR = 0.3  # of the error left: more, and a mutant explains too little to be named
 SURE = 0.01  # of the error left: no more, and a mutant explains the failure, though no bound says so
 WORTH = 0.7  # of the error left: more, and no bound can make it a match
-LOADED = 512  # mutants and pairs of them kept at a time
+LOADED = 2048  # mutants and pairs of them kept at a time
 RANKS = ("exact", "bounded", "near")
 
 

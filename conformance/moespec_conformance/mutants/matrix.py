@@ -19,8 +19,8 @@ from moespec.signatures import OPS
 from moespec_conformance.adapters.reference import Adapter as Reference
 from moespec_conformance.asking import Reply
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import ask, judged
 from moespec_conformance.judge import near
+from moespec_conformance.judging import ask, judged
 from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.mutants.adapter import Adapter
 from moespec_conformance.mutants.honest import VARIANTS

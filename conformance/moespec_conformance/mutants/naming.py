@@ -7,9 +7,9 @@ from typing import Any
 
 from moespec.signatures import OPS
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import judged
 from moespec_conformance.diagnosis.evidence import evidence
 from moespec_conformance.diagnosis.matching import Match, candidates, matches, weight
+from moespec_conformance.judging import judged
 from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.mutants import arithmetics as how
 from moespec_conformance.mutants.adapter import compute

@@ -8,10 +8,10 @@ import numpy as np
 
 from moespec.signatures import OPS, expected
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import ask
 from moespec_conformance.judge import selection
 from moespec_conformance.judge.form import Malformed, defined, outputs_of
 from moespec_conformance.judge.verdict import Compared, agreed, nearest
+from moespec_conformance.judging import ask
 from moespec_conformance.oracle import answer
 from moespec_conformance.protocol import Array, Case, Result, Tensors
 from moespec_conformance.runner import Runner

@@ -9,8 +9,8 @@ from hypothesis import Phase, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
 from moespec_conformance.asking import Question, Reply
-from moespec_conformance.checking import HAPPENED
 from moespec_conformance.judge.form import Malformed, outputs_of
+from moespec_conformance.judging import HAPPENED
 from moespec_conformance.properties.engine.drawing import lowered
 from moespec_conformance.properties.engine.property import Ask, Broken, Property, Trial
 from moespec_conformance.protocol import ARITHMETIC, Case, Result, Tensors
