@@ -45,7 +45,7 @@ FOUND = (
                 "(count.sum(axis=-1, keepdims=True) - cfg.n_routed_experts * count) / cfg.n_routed_experts",
             ),
         ),
-        cite="arXiv 2408.15664, section 4.3 (a variant it found no better)",
+        cite="arXiv 2408.15664 (its variant without the sign)",
         trigger="any step",
         direction="training",
     ),

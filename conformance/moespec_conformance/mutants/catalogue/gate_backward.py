@@ -93,7 +93,7 @@ FOUND = (
         clause="GATE-2",
         symptom="The root of softplus has an infinite slope where the score is 0.",
         edits=(Edit("gate.score_backward", "np.where(scores > 0, scores, 1)", "scores"),),
-        cite="guess: autograd of sqrt at 0, in a port of deepseek-ai/DeepSeek-V4's gate",
+        cite="guess: autograd of sqrt at 0",
         trigger="V4's gate, logits below -104",
         direction="backward",
     ),

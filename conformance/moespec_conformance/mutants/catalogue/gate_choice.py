@@ -76,7 +76,7 @@ FOUND = (
             Edit("gate.gate_forward", 'logits if cfg.choose_by == "logits" else scores', "scores"),
             Edit("ops_gate.gate", 'cache.logits if cfg.choose_by == "logits" else cache.scores', "cache.scores"),
         ),
-        cite="TileKernels' rule taken for everybody else's",
+        cite="guess: everybody else's rule in place of TileKernels'",
         trigger="choose_by logits and a bias",
     ),
     Mutant(
@@ -164,7 +164,6 @@ FOUND = (
         ),
         cite="guess",
         trigger="a second call with as many tokens",
-        direction="forward",
     ),
     Mutant(
         slug="gate-bias-in-place",

@@ -52,7 +52,7 @@ FOUND = (
             Edit("gate.gate_forward", "scores = score(logits, cfg)", "scores = bf16(score(logits, cfg))"),
             Edit("gate.gate_given", "scores = score(logits, cfg)", "scores = bf16(score(logits, cfg))"),
         ),
-        cite="NVIDIA-NeMo/Automodel#2201; transformers' older DeepSeek-V3 gates",
+        cite="NVIDIA-NeMo/Automodel#2201",
         trigger="any input; saturated scores then tie",
     ),
     Mutant(
@@ -121,7 +121,7 @@ FOUND = (
         clause="ARR-1",
         symptom="The sigmoid is tanh(x / 2) / 2 + 1 / 2: a small score has few digits, and below -18 none.",
         edits=(Edit("arrays.sigmoid", "np.where(x >= 0, 1, e) / (1 + e)", "np.tanh(x / 2) / 2 + 0.5"),),
-        cite="flashinfer-ai/flashinfer#3803; TensorRT-LLM's noAuxTcKernels (sigmoid_accurate)",
+        cite="flashinfer-ai/flashinfer#3803 (a token whose scores are all 0)",
         trigger="logits of -8 or less",
     ),
     Mutant(

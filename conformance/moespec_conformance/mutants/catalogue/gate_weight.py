@@ -119,15 +119,15 @@ FOUND = (
         clause="GATE-7",
         symptom="Only the hash layers' denominator is not guarded.",
         edits=(denominator("topk_score.sum(axis=-1, keepdims=True) + (0 if cfg.hash_routing else 1e-20)"),),
-        cite="sgl-project/sglang#34459",
-        trigger="a hash layer, and scores that are all 0",
+        cite="sgl-project/sglang#34459; its HashTopK (torch path)",
+        trigger="a hash layer, and a token whose scores are all 0, or whose slots are all empty",
     ),
     Mutant(
         slug="gate-epsilon-as-floor",
         clause="GATE-7",
         symptom="1e-20 is the least denominator, not a summand.",
         edits=(denominator("np.maximum(topk_score.sum(axis=-1, keepdims=True), 1e-20)"),),
-        cite="deepseek-ai/TileKernels (top2_sum_gate: clamp)",
+        cite="deepseek-ai/TileKernels (torch/topk.py: clamp)",
         trigger="scores of about 1e-20",
     ),
     Mutant(

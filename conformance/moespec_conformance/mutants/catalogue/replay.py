@@ -65,7 +65,7 @@ FOUND = (
         edits=(
             Edit("gate.look_up", "tid2eid[token_ids]", "tid2eid[np.arange(token_ids.shape[0]) % tid2eid.shape[0]]"),
         ),
-        cite="guess: a layer that is not told the token ids (sgl-project/sglang's MTP)",
+        cite="guess: a layer that is not told the token ids",
         trigger="a hash layer",
     ),
     Mutant(
