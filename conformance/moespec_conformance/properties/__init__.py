@@ -14,13 +14,19 @@ from moespec_conformance.properties import (
     capacity,
     dispatch,
     expert,
+    formats,
     gate,
     layouts,
+    linear,
     loss,
     mixture,
     moe,
+    moe_fp8,
     norm,
+    optim,
+    quant,
     ranks,
+    router,
 )
 from moespec_conformance.properties.engine.keeping import keep, kept, kept_trial
 from moespec_conformance.properties.engine.literals import snippet
@@ -31,7 +37,10 @@ from moespec_conformance.runner import Runner
 
 __all__ = ["PROPERTIES", "Property", "replay", "replayed", "run_properties"]
 
-FILES = (gate, expert, dispatch, layouts, moe, capacity, balance, bias_update, ranks, mixture, norm, loss)
+FILES = (
+    *(gate, router, expert, dispatch, layouts, moe, capacity, balance, bias_update, ranks, mixture, norm, loss),
+    *(formats, quant, linear, moe_fp8, optim),
+)
 
 
 def gathered() -> dict[str, Property]:

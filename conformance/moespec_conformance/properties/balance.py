@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from moespec_conformance.properties.engine.comparing import near, tolerances
-from moespec_conformance.properties.engine.configs import Config, Profiles, configs
-from moespec_conformance.properties.engine.drawing import picked, questions, shares
+from moespec_conformance.properties.engine.configs import Profiles, configs
+from moespec_conformance.properties.engine.drawing import Config, picked, questions, shares
 from moespec_conformance.properties.engine.gradients import backward_is_adjoint, backward_is_linear
 from moespec_conformance.properties.engine.layers import COUNT, Trials, also
 from moespec_conformance.properties.engine.property import Ask, Property, Trial, given, under, without

@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from moespec_conformance.properties.engine.configs import Config, Profiles, configs, members
-from moespec_conformance.properties.engine.drawing import questions
+from moespec_conformance.properties.engine.configs import Profiles, configs, members
+from moespec_conformance.properties.engine.drawing import Config, questions
 from moespec_conformance.properties.engine.property import Trial
 
 Trials = Callable[[Profiles], st.SearchStrategy[Trial]]
