@@ -96,24 +96,30 @@ def call(adapter: Any, question: Question, inputs: Tensors) -> Reply:  # noqa: A
 
 
 def ask_again(adapter: Any, question: Question) -> Reply:  # noqa: ANN401 - any object is an adapter
-    """Three calls: these inputs, others of the same shapes amid poisoned memory, these again. The last one counts.
+    """Four calls: others of the same shapes, these inputs, others amid poisoned memory, these again, which count.
 
-    The first call's result must survive the others.
+    So nothing may stay of the first call, nor of the last; and the result of the second must survive the others.
     """
+    experts = int(question.config["n_routed_experts"])
+    others = question._replace(inputs={name: other(name, t, experts) for name, t in question.inputs.items()})
+    pass_by(adapter, others)
     first = call(adapter, question, copies(question.inputs))
     if first.happened != "answered" or not by_name(first.outputs):
         return first
     kept = {name: np.array(out) for name, out in first.outputs.items()}
     poison(question.inputs, kept)
-    experts = int(question.config["n_routed_experts"])
-    others = {name: other(name, tensor, experts) for name, tensor in question.inputs.items()}
-    with suppress(NotSupported, ValueError):  # others may be more than it offers, or than an op takes
-        call(adapter, question._replace(inputs=others), copies(others))
+    pass_by(adapter, others)
     for name, out in first.outputs.items():
         if out.tobytes() != kept[name].tobytes():
             return Reply("overwritten", message=f"a later call changed {name} of an earlier one")
     poison(question.inputs, kept)
     return call(adapter, question, copies(question.inputs))
+
+
+def pass_by(adapter: Any, question: Question) -> None:  # noqa: ANN401 - any object is an adapter
+    """A call that nobody judges: it may ask for more than an adapter offers, or than an op takes."""
+    with suppress(NotSupported, ValueError):
+        call(adapter, question, copies(question.inputs))
 
 
 def copies(inputs: Tensors) -> Tensors:

@@ -170,7 +170,7 @@ FOUND = (
     Mutant(
         slug="fp8-amax-of-first-call",
         clause="MOE-8",
-        symptom="Scales are those of the first call with a matrix of this size.",
+        symptom="Scales are kept from the first call with a matrix of this size.",
         edits=(
             Edit(
                 "quant",
@@ -183,7 +183,27 @@ FOUND = (
             ),
             Edit("quant.quantize", "scaled(x[rows], scheme, largest_float32)", "scaled(x[rows], scheme, remembered)"),
         ),
-        cite="NVIDIA/TransformerEngine DelayedScaling; modelscope/mcore-bridge#125: what is stale after loading",
+        cite="modelscope/mcore-bridge#125: what is stale after loading",
+        trigger="a second call",
+    ),
+    Mutant(
+        slug="fp8-amax-of-last-call",
+        clause="MOE-8",
+        symptom="Scales are those of the call before, as delayed scaling has it.",
+        edits=(
+            Edit(
+                "quant",
+                "def quantize(\n",
+                "HELD = {}\n\n\n"
+                "def remembered(tiled):\n"
+                "    now = largest_float32(tiled)\n"
+                "    before, HELD[now.shape] = HELD.get(now.shape, now), now\n"
+                "    return before\n\n\n"
+                "def quantize(\n",
+            ),
+            Edit("quant.quantize", "scaled(x[rows], scheme, largest_float32)", "scaled(x[rows], scheme, remembered)"),
+        ),
+        cite="NVIDIA/TransformerEngine DelayedScaling",
         trigger="a second call",
     ),
     Mutant(

@@ -118,6 +118,17 @@ FOUND = (
         trigger="the fingerprint",
     ),
     Mutant(
+        slug="fp8-unit-for-float32",
+        clause="ACC-2",
+        symptom="A stretch is added by Hopper's 14 bits where float32 was promised.",
+        edits=(
+            Edit("linear.inner", "in UNITS:", 'in {*UNITS, "promoted"}:'),
+            Edit("linear.inner", "UNITS[how.accumulate]", 'UNITS.get(how.accumulate, UNITS["hopper"])'),
+        ),
+        cite="DeepSeek-V3, section 3.3.2; pytorch/pytorch: use_fast_accum",
+        trigger="products of one sign",
+    ),
+    Mutant(
         slug="fp8-exact-rounded-twice",
         clause="ACC-1",
         symptom="An exact sum is rounded to float32 before what was there is added, and again after.",

@@ -25,7 +25,7 @@ FOUND = (
     Mutant(
         slug="moments-ties-away",
         clause="OPT-2",
-        symptom="A moment halfway between two bfloat16 numbers is rounded away from zero: half is added, and bits cut off.",
+        symptom="A moment halfway between two bfloat16 numbers goes away from zero: half is added, and bits cut off.",
         edits=(
             Edit(
                 "optim.stored",
