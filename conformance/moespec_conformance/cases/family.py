@@ -156,6 +156,10 @@ def singular() -> Iterator[Case]:
     yield gates.forward(
         "one-slot-kept", ("GATE-7", "CFG-8", "CFG-9"), num_experts_per_tok=1, norm_when_k1=False, **late
     )
+    odd: dict[str, Any] = {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 5, "hidden_size": 8}
+    yield gates.forward("close-twins", ("GATE-3", "GATE-5"), gates.close_twins, tokens=128, **odd, **late)
+    cancelled: dict[str, Any] = {"kind": "exact", "arithmetic": "bfloat16", "routed_scaling_factor": 2.0}
+    yield layers.one("moe", "cancelling-bfloat16", ("EXP-3", "MOE-7"), layers.cancelling, **cancelled, **late)
     many: dict[str, Any] = {"n_routed_experts": 64, "n_group": 8, "topk_group": 4, "num_experts_per_tok": 8}
     about = ("GATE-1", "GATE-3", "GATE-5", "GATE-7")
     yield gates.forward("many-tokens", about, kind="spread", tokens=4096, hidden_size=512, quick=False, **many, **late)

@@ -77,6 +77,12 @@ def near_twins(_: Draw, t: Tensors) -> None:
     t["bias"][1::2] = t["bias"][::2]
 
 
+def close_twins(_: Draw, t: Tensors) -> None:
+    """Every expert has a double that differs in the sixteenth bit: clear in float32, but only just."""
+    t["weight"][1::2] = t["weight"][::2] * np.float32(1 + 2.0**-16)
+    t["bias"][1::2] = t["bias"][::2]
+
+
 def tied_groups(_: Draw, t: Tensors) -> None:
     """All groups are worth the same, made up differently: two of them may stand, never three."""
     t["x"][:] = 0

@@ -112,6 +112,18 @@ def sole_entry(draw: Draw, t: Tensors) -> None:
         t["dy"] = one_entry(draw.ids(tokens, 1, hidden), hidden, 2)
 
 
+def cancelling(draw: Draw, t: Tensors) -> None:
+    """The corridor with small sums of large parts: what one half of h adds, the other takes back but for a little."""
+    corridor(draw, t)
+    for name in [n for n in t if n.endswith("_proj")]:
+        if name.endswith("down_proj"):
+            _, little = np.split(t[name], 2, axis=-1)
+            large = 128 + draw.integers(*little.shape, bits=6).astype(np.float32)
+            t[name] = np.concatenate([large, little - large], axis=-1)
+        else:  # both halves of h are the same
+            t[name] = np.concatenate([np.split(t[name], 2, axis=-2)[0]] * 2, axis=-2)
+
+
 def plain_router(draw: Draw, t: Tensors) -> None:
     """The corridor's experts behind an ordinary gate: outputs are exact, so the router's gradient shows in bfloat16."""
     router, bias = draw.normal(*t["gate_weight"].shape), t["bias"].copy()
