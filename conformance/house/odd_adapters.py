@@ -43,6 +43,18 @@ class Raises(Honest):
         return compute("expert", config, **t)
 
 
+class Remembers(Honest):
+    """Answers inputs of a shape as it did the first time."""
+
+    def __init__(self) -> None:
+        """Nothing has been asked."""
+        self.known: dict[tuple[int, ...], dict[str, Any]] = {}
+
+    def expert(self, config: dict[str, Any], **t: Any) -> dict[str, Any]:
+        """Look it up."""
+        return self.known.setdefault(t["x"].shape, compute("expert", config, **t))
+
+
 class Hangs(Honest):
     """Never comes back from inputs of one row."""
 

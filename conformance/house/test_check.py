@@ -150,6 +150,12 @@ def test_a_hang_is_a_timeout_and_the_run_goes_on() -> None:
     assert results["expert-rows-127"].status == "pass"
 
 
+def test_what_stays_of_a_first_call_shows() -> None:
+    """Asked again means asked after others: what is kept of a call, be it the first, is wrong."""
+    results = of_odd("Remembers", "expert-again")
+    assert results["expert-again"].status == "fail"
+
+
 def test_a_crash_says_by_which_signal() -> None:
     """And is an error, not a failure."""
     assert "SIGSEGV" in of_odd("Crashes", "expert-one-row")["expert-one-row"].message

@@ -168,25 +168,6 @@ FOUND = (
         trigger="blocks of different sizes: the small ones lose their digits",
     ),
     Mutant(
-        slug="fp8-amax-of-first-call",
-        clause="MOE-8",
-        symptom="Scales are kept from the first call with a matrix of this size.",
-        edits=(
-            Edit(
-                "quant",
-                "def quantize(\n",
-                "HELD = {}\n\n\n"
-                "def remembered(tiled):\n"
-                "    now = largest_float32(tiled)\n"
-                "    return HELD.setdefault(now.shape, now)\n\n\n"
-                "def quantize(\n",
-            ),
-            Edit("quant.quantize", "scaled(x[rows], scheme, largest_float32)", "scaled(x[rows], scheme, remembered)"),
-        ),
-        cite="modelscope/mcore-bridge#125: what is stale after loading",
-        trigger="a second call",
-    ),
-    Mutant(
         slug="fp8-amax-of-last-call",
         clause="MOE-8",
         symptom="Scales are those of the call before, as delayed scaling has it.",
