@@ -1,5 +1,6 @@
 """pytest plugin: `pytest --pyargs moespec_conformance --impl X` runs the suite's cases as tests."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the flags."""
     group = parser.getgroup("moespec")
     group.addoption("--impl", default=None, help="implementation to check: path.py[:Name], NAME[:ARG] or module:Name")
+    group.addoption("--moespec-examples", type=int, default=50, help="inputs drawn for each property")
+    group.addoption("--moespec-save", type=Path, default=None, help="folder that keeps what breaks a property")
     group.addoption("--moespec-profile", action="append", default=None, help="profile to check (may be repeated)")
 
 
@@ -51,13 +54,30 @@ def address_of(config: pytest.Config) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each case of the profiles."""
-    if metafunc.function.__module__ != MODULE or "case" not in metafunc.fixturenames:
-        return
+    """One test for each case of the profiles, and for each property."""
+    if metafunc.function.__module__ == MODULE and "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", cases_of(metafunc.config))
+    if metafunc.function.__module__ == MODULE and "property_name" in metafunc.fixturenames:
+        metafunc.parametrize("property_name", properties())
+
+
+def properties() -> list[Any]:
+    """Every property, by its name."""
+    from moespec_conformance.properties import PROPERTIES  # noqa: PLC0415 - other people's pytest runs load this, too
+
+    return [pytest.param(p.name, id=p.name, marks=marks_of(p.clauses)) for p in PROPERTIES.values()]
+
+
+def marks_of(clauses: tuple[str, ...]) -> list[pytest.MarkDecorator]:
+    """What a test is about."""
+    return [pytest.mark.spec(clause) for clause in clauses]
+
+
+def cases_of(config: pytest.Config) -> list[Any]:
+    """The cases of the profiles that are asked for, or that the implementation names."""
     from moespec_conformance.checking import selected  # noqa: PLC0415 - likewise
     from moespec_conformance.protocol import ARITHMETIC  # noqa: PLC0415 - likewise
 
-    profiles = metafunc.config.getoption("--moespec-profile") or child_of(metafunc.config).profiles
+    profiles = config.getoption("--moespec-profile") or child_of(config).profiles
     cases: list[Any] = selected(profiles, tuple(ARITHMETIC), None, quick=False)
-    marked = [pytest.param(c, id=c.id, marks=[pytest.mark.spec(clause) for clause in c.clauses]) for c in cases]
-    metafunc.parametrize("case", marked)
+    return [pytest.param(c, id=c.id, marks=marks_of(c.clauses)) for c in cases]

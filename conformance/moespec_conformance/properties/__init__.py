@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moespec_conformance.address import Usage
 from moespec_conformance.properties import (
     balance,
     bias_update,
@@ -98,13 +99,17 @@ def told(result: Result, more: str) -> Result:
 
 def address_of(runner: Any) -> str:  # noqa: ANN401 - a Runner of either kind
     """Where the implementation is found again: its address, or its class."""
-    kind: type[object] = type(getattr(runner, "adapter", runner))
-    return str(getattr(runner, "address", f"{kind.__module__}:{kind.__qualname__}"))
+    if hasattr(runner, "address"):
+        return str(runner.address)
+    kind = runner.adapter.__class__
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def replay(folder: Path, runner: Runner) -> Result:
     """Try a kept counterexample again."""
     name, trial = kept_trial(folder)
+    if name not in PROPERTIES:
+        raise Usage(f"{folder}: there is no property {name!r}")
     result = tried(PROPERTIES[name], runner, trial)
     return result if result.status == "pass" else told(result, f"kept in {folder}")
 

@@ -102,4 +102,5 @@ def tile(case: Case, size: int, count: int, side: int) -> Array:
 def spread_over(case: Case, scale: Array, shape: tuple[int, ...]) -> Array:
     """Each element's scale (M, C)."""
     rows, columns = (tile(case, shape[side], scale.shape[side], side) for side in (0, 1))
-    return np.asarray(scale_inside(scale), np.float64)[np.ix_(rows, columns)]
+    each: Array = np.asarray(scale_inside(scale), np.float64)[np.ix_(rows, columns)]
+    return each

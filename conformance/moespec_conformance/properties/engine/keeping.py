@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moespec_conformance import tensors
+from moespec_conformance.case_folder import case_from, content_of, prompt_of
 from moespec_conformance.golden import prompt, write_json
-from moespec_conformance.properties.engine.property import Property, Trial, question
+from moespec_conformance.properties.engine.property import Property, Trial
 
 
 def keep(root: Path, found: Property, trial: Trial, message: str) -> Path:
@@ -27,12 +28,11 @@ def keep(root: Path, found: Property, trial: Trial, message: str) -> Path:
 def kept(root: Path | None, name: str) -> Iterator[Path]:
     """The folders that keep counterexamples of a property."""
     for path in sorted(root.glob("*/prompt.json")) if root else ():
-        if json.loads(path.read_text(encoding="utf-8")).get("property") == name:
+        if content_of(path).get("property") == name:
             yield path.parent
 
 
 def kept_trial(folder: Path) -> tuple[str, Trial]:
     """The property that a folder breaks, and the trial that does it."""
-    told = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
-    held = tensors.read(folder / "in.safetensors")
-    return told["property"], Trial(question(told["op"], told["config"], held, told["arithmetic"]), told["how"])
+    how = content_of(folder / "prompt.json").get("how")
+    return prompt_of(folder).property, Trial(case_from(folder), how if isinstance(how, dict) else {})

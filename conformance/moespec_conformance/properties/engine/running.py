@@ -76,12 +76,12 @@ def arithmetic_of(runner: Runner) -> str | None:
     return next((name for name in ARITHMETIC if name in runner.arithmetic), None)
 
 
-def search(found: Property, runner: Runner, examples: int, seed: int) -> Seen:
+def search(found: Property, runner: Runner, examples: int, seed: int, *, shrink: bool = True) -> Seen:
     """Draw trials until one breaks the property, and shrink it; the same ones for the same seed."""
     arithmetic, seen = arithmetic_of(runner), Seen()
     if arithmetic is None:
         return Seen(refused=[f"{runner.name} computes in {', '.join(runner.arithmetic)}"])
-    phases = (Phase.generate, Phase.shrink)
+    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     how = settings(max_examples=examples, deadline=None, database=None, phases=phases)
     trials = found.trials(runner.profiles).map(partial(lowered, arithmetic=arithmetic))
     if trials.is_empty:
