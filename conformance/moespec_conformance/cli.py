@@ -25,6 +25,7 @@ from moespec_conformance.expectations import Expectation, apply, read, stale
 from moespec_conformance.explain import explained, listed
 from moespec_conformance.fingerprint import fingerprint
 from moespec_conformance.jobs import USUAL, side_by_side
+from moespec_conformance.minimize.command import minimize
 from moespec_conformance.mutants.command import mutants
 from moespec_conformance.protocol import BAD, Case, Result
 from moespec_conformance.report.terminal import failure, show
@@ -170,6 +171,7 @@ app.command()(count)
 app.command()(diff)
 app.command()(fingerprint)
 app.command()(mutants)
+app.command()(minimize)
 app.command("diagnose")(diagnose_command)
 
 

@@ -10,11 +10,15 @@ def per_byte(token: str, cfg: MoEConfig) -> int:
     return 2 if named == "e2m1" else 1
 
 
+def width(token: str, cfg: MoEConfig) -> int:
+    """`M/a0`: how long a block is along M."""
+    side = token.partition("/")[2]  # a0 … q1
+    return {"a": cfg.a_block, "b": cfg.b_block, "q": cfg.block}[side[0]][int(side[1])]
+
+
 def blocks(token: str, size: int, cfg: MoEConfig) -> int:
     """`M/a0`: how many blocks a side of this size has, a ragged one counted."""
-    side = token.partition("/")[2]  # a0 … q1
-    width = {"a": cfg.a_block, "b": cfg.b_block, "q": cfg.block}[side[0]][int(side[1])]
-    return -(-size // width)
+    return -(-size // width(token, cfg))
 
 
 def misfit(dims: tuple[str, ...], shape: tuple[int, ...], letters: dict[str, int], cfg: MoEConfig) -> str | None:
