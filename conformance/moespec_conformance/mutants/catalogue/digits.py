@@ -115,4 +115,42 @@ FOUND = (
         cite="guess; kernels have log2 alone, and a constant behind it",
         trigger="balance_kind z",
     ),
+    Mutant(
+        slug="balance-importance-tf32-sum",
+        clause="BAL-12",
+        symptom="Weights are added up by a product with ones, in which a tensor core rounds them to 10 bits.",
+        edits=(
+            Edit(
+                "balance.importance_forward",
+                "np.where(mask[:, None], scores, 0)",
+                "np.where(mask[:, None], tf32(scores), 0)",
+            ),
+        ),
+        cite="torch.backends.cuda.matmul.allow_tf32, which was true by default before PyTorch 1.12",
+        trigger="balance_kind importance",
+    ),
+    Mutant(
+        slug="balance-importance-tf32-variance",
+        clause="BAL-12",
+        symptom="Distances from the mean are rounded to 10 bits before they are squared.",
+        edits=(Edit("balance.importance_forward", "off = importance - mean", "off = tf32(importance - mean)"),),
+        cite="torch.backends.cuda.matmul.allow_tf32, which was true by default before PyTorch 1.12",
+        trigger="balance_kind importance",
+    ),
+    Mutant(
+        slug="layout-k-grouped-three-products",
+        clause="DSP-8",
+        symptom="A float32 product is made of three bfloat16 ones: that of both factors' lower digits is left out.",
+        edits=(
+            Edit(
+                "layouts.k_grouped",
+                "d[e] = c[e] + a[s].T @ b[s]",
+                "p, q = bf16(a[s]), bf16(b[s])\n"
+                "u, v = bf16(a[s] - p), bf16(b[s] - q)\n"
+                "d[e] = c[e] + (p.T @ q + (p.T @ v + u.T @ q))",
+            ),
+        ),
+        cite='guess; torch.set_float32_matmul_precision("high") may compute so',
+        trigger="any",
+    ),
 )

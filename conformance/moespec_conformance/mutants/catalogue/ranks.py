@@ -229,7 +229,7 @@ FOUND = (
         direction="backward",
     ),
     Mutant(
-        slug="ranks-dx-of-everyone",
+        slug="ranks-shared-dx-times-ranks",
         clause="MOE-5",
         symptom="The shared expert's gradient of x is scaled by the number of ranks.",
         edits=(
