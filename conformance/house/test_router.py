@@ -1,6 +1,5 @@
 """Routers outside DeepSeek's own: gradients by complex step, what they promise, and cases that leave no doubt."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,9 @@ from moespec_conformance.cases import all_cases
 from moespec_conformance.cases.inputs import config
 from moespec_conformance.cases.mixture import dense
 from moespec_conformance.cases.router import ROUTERS
-from moespec_conformance.judge.selection import gap
+from moespec_conformance.judge.doubt import sure
 from moespec_conformance.judging import verdict
-from moespec_conformance.oracle import answer, bounded
-from moespec_conformance.protocol import Case
-from moespec_conformance.readings.bounded import Bounded
+from moespec_conformance.oracle import answer
 
 STEP = 1e-200
 CLOSE = 1e-13
@@ -304,32 +301,10 @@ OWN = [
 ]
 
 
-def competing(case: Case) -> list[tuple[Any, Any, int]]:
-    """What a router chooses by: values and bounds (rows, competitors), and how many of each row are taken."""
-    if not len(case.inputs["x"]):
-        return []
-    cfg, out = case.cfg, bounded(case)
-    logits, scores = out["logits"], out["scores"]
-    if cfg.router == "expert_choice":
-        real = case.inputs.get("mask", np.ones(len(scores), np.bool))
-        factor = cfg.capacity_factor or 0
-        each = math.ceil(len(scores) * cfg.num_experts_per_tok / cfg.n_routed_experts * factor)
-        return [(scores.v[real].T, scores.e[real].T, min(each, int(real.sum())))]
-    if cfg.router != "hierarchical":
-        return [(logits.v, logits.e, cfg.num_experts_per_tok)]
-    x, weight = (Bounded.of(case.inputs[name].astype(np.float64), "float32") for name in ("x", "group_weight"))
-    groups, size = x @ weight.T, cfg.experts_per_group
-    kept = np.argsort(-groups.v, axis=-1)[:, : cfg.topk_group, None]
-    inner = [np.take_along_axis(p.reshape(-1, cfg.n_group, size), kept, axis=1) for p in (logits.v, logits.e)]
-    each = cfg.num_experts_per_tok // cfg.topk_group
-    return [(groups.v, groups.e, cfg.topk_group), (*(p.reshape(-1, size) for p in inner), each)]
-
-
 @pytest.mark.parametrize("name", OWN)
 def test_no_case_leaves_a_doubt(name: str) -> None:
     """The chosen stand clear of the rest, bounds included: by token, and where experts choose by expert."""
-    for value, bound, k in competing(all_cases()[name]):
-        assert gap(value, bound, k).all()
+    assert sure(all_cases()[name])
 
 
 def test_there_are_cases_of_every_router() -> None:

@@ -8,24 +8,27 @@ from moespec_conformance.judging import judged
 from moespec_conformance.minimize.drops import columns, experts, extras, letters, shared, slots
 from moespec_conformance.minimize.search import Search
 from moespec_conformance.minimize.simpler import numbers
-from moespec_conformance.minimize.sound import like
+from moespec_conformance.minimize.sound import failing, fit
 from moespec_conformance.protocol import Case
 from moespec_conformance.runner import Runner
 
 DROPS = (letters, slots, experts, columns, shared, extras)
 
 
-def minimized(case: Case, runner: Runner, on_asked: Callable[[Search], None] = lambda _: None) -> Search:
+def minimized(case: Case, runner: Runner, on_tried: Callable[[Search], None] = lambda _: None) -> Search:
     """Search for the smallest case on which this implementation still fails at the same stage."""
     if case.kind in ("reject", "relation"):
         raise Usage(f"{case.id} is of kind {case.kind}: only cases with one answer can be made smaller")
     first = judged(case, runner)
     if first.status not in ("fail", "error"):
         raise Usage(f"{runner.name} does not fail {case.id}: {first.status}")
-    search = Search(case, like(first, case, runner), on_asked)
+    search = Search(case, fit(case), failing(first, runner), on_tried)
     search.take([replace(case, manner="plain")] if case.manner != "plain" else [])
     search.take([replace(search.case, kind="bounded")] if case.kind in ("exact", "spread") else [])
-    if search.case.kind == "exact":  # sums stay exact with fewer tokens, not with other numbers
+    if search.case.kind in (
+        "exact",
+        "selection",
+    ):  # fewer tokens leave sums exact and ties equal, other numbers may not
         letters(search)
         return search
     until_still(search, DROPS)

@@ -61,7 +61,7 @@ def named(name: str) -> Case:
 
 def progress(search: Search) -> str:
     """How far it is."""
-    return f"{search.asked} asked; {sizes(search.case)}"
+    return f"{search.tried} tried; {sizes(search.case)}"
 
 
 def sizes(case: Case) -> str:
@@ -79,8 +79,8 @@ def letters(case: Case) -> dict[str, int]:
 def told(start: Case, found: Search) -> Text:
     """What is left of a case: its sizes and config, where they differ from before, and its numbers if they are few."""
     case = found.case
-    made = Text.assemble((f"{start.id}, as small as it gets", "bold"), f" ({found.asked} smaller ones were asked)\n")
-    if found.asked >= LIMIT:
+    made = Text.assemble((f"{start.id}, as small as it gets", "bold"), f" ({found.tried} others were tried)\n")
+    if found.tried >= LIMIT:
         made.append(f"The search ended after {LIMIT} of them: it may get smaller still.\n")
     before, now = letters(start), letters(case)
     made.append("sizes   ", "bold")

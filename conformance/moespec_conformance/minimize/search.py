@@ -9,30 +9,30 @@ from typing import Any
 
 from moespec_conformance.protocol import Array, Case, Tensors
 
-LIMIT = 3000  # candidates that are asked
+LIMIT = 3000  # candidates that are tried
 
 Candidates = Iterable[Case | None]
 
 
 @dataclass
 class Search:
-    """The smallest case so far, and what decides whether another may take its place."""
+    """The smallest case so far, and what decides whether another may take its place: it must be fit, and fail."""
 
     case: Case
+    fits: Callable[[Case], bool]
     fails: Callable[[Case], bool]
-    on_asked: Callable[["Search"], None]
-    asked: int = 0
+    on_tried: Callable[["Search"], None]
+    tried: int = 0
 
     def take(self, candidates: Candidates) -> bool:
         """Go on from the first of these that still fails; None is a candidate that cannot be made."""
         for candidate in candidates:
-            if candidate is None or self.asked >= LIMIT:
+            if candidate is None or self.tried >= LIMIT:
                 continue
-            self.asked += 1
-            failed = self.fails(candidate)
-            self.case = candidate if failed else self.case
-            self.on_asked(self)
-            if failed:
+            self.tried += 1
+            self.on_tried(self)
+            if self.fits(candidate) and self.fails(candidate):
+                self.case = candidate
                 return True
         return False
 
