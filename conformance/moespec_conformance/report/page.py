@@ -24,7 +24,7 @@ from moespec_conformance.report.tally import (
     suspected,
     suspects,
 )
-from moespec_conformance.report.words import clean, command, linked, ratio, reason
+from moespec_conformance.report.words import again, clean, linked, ratio, reason
 from moespec_conformance.spec import clauses
 
 WRONG = 5  # colours of what is beyond its bound
@@ -75,7 +75,7 @@ def view(log: Log) -> dict[str, Any]:
         "suspects": suspects(failures),
         "parts": parts,
         "catalogue": len(MUTANTS),
-        "command": command,
+        "again": again,
         "ratio": ratio,
         "linked": linked,
         "left_out": left_out(log),

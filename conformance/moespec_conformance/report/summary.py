@@ -8,7 +8,7 @@ from moespec_conformance.checking import JUDGED
 from moespec_conformance.protocol import BAD, Result
 from moespec_conformance.report.jsonl import Log
 from moespec_conformance.report.tally import MOST, STATUSES, by_op
-from moespec_conformance.report.words import clean, command, ratio, reason
+from moespec_conformance.report.words import again, clean, ratio, reason
 
 LONGEST = 200  # failures listed; CI systems cut long pages
 MARKS = re.compile(r"([\\`*_\[\]|~#])")
@@ -18,14 +18,13 @@ COLOURS = {0: "green", 1: "red", 3: "orange"}
 def summary(log: Log) -> str:
     """The verdict, a table by op, a line for each failure."""
     failures = [result for result in log.results if result.status in BAD]
-    address = str(log.header.get("address", ""))
     lines = [f"**{plain(log.footer['verdict'])}** {plain(log.footer['sentence'])}", "", *table(log)]
     if failures:
         lines += ["", f"### {len(failures)} not as they should be", ""]
-        lines += [line(result, address) for result in failures[:LONGEST]]
+        lines += [line(log, result) for result in failures[:LONGEST]]
     if len(failures) > LONGEST:
         lines += ["", f"… and {len(failures) - LONGEST} more in results.jsonl"]
-    if stale := log.footer.get("stale"):
+    if stale := log.footer["stale"]:
         lines += ["", "### Known failures that excuse nothing", "", *[f"- {plain(place)}" for place in stale]]
     return "\n".join(lines) + "\n"
 
@@ -41,13 +40,13 @@ def table(log: Log) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (head, ["---", *["--:"] * (len(head) - 1)], *rows)]
 
 
-def line(result: Result, address: str) -> str:
+def line(log: Log, result: Result) -> str:
     """One failure: what, where, and which bug it looks like."""
-    again = code(command(address, result.case))
     where = f" at {code(result.stage)}" if result.stage else ""
     alike = ", ".join(f"{code(found['mutant'])} ({plain(found['match'])})" for found in result.suspects[:MOST])
     like = f"; looks like {alike}" if alike else ""
-    return f"- `{result.case}` {plain(result.status)}{where}: {plain(reason(result))}{like}. Again: {again}"
+    what = f"{code(result.case)} {plain(result.status)}{where}"
+    return f"- {what}: {plain(reason(result))}{like}. Again: {code(again(log, result))}"
 
 
 def plain(text: object) -> str:

@@ -3,7 +3,9 @@
 import re
 import shlex
 
+from moespec_conformance.cases import all_cases
 from moespec_conformance.protocol import Result
+from moespec_conformance.report.jsonl import Log
 
 ENDLESS = 1e300  # what stands for infinity in results.jsonl is beyond it
 THREAD = re.compile(r"([\w.-]+/[\w.-]+)#(\d+)")  # owner/name#number
@@ -25,6 +27,11 @@ def reason(result: Result) -> str:
 def command(address: str, case: str) -> str:
     """What to type to ask one case again."""
     return f"moespec check {shlex.quote(address)} --case {shlex.quote(case)}"
+
+
+def again(log: Log, result: Result) -> str:
+    """The same, for a case of a run: by its id, or by the folder that it was read from."""
+    return command(str(log.header["address"]), result.case if result.case in all_cases() else str(log.header["cases"]))
 
 
 def clean(text: str) -> str:
