@@ -18,8 +18,8 @@ from moespec_conformance.case_folder import folder_of
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Damaged, Report, run, selected, smoke
 from moespec_conformance.counting import count
-from moespec_conformance.diagnosis.command import diagnose_command
-from moespec_conformance.diagnosis.diagnosis import ENOUGH
+from moespec_conformance.diagnosis.command import brief, diagnose_command
+from moespec_conformance.diagnosis.diagnosis import ENOUGH, Diagnosis
 from moespec_conformance.differing import diff
 from moespec_conformance.expectations import Expectation, apply, read, stale
 from moespec_conformance.explain import explained, listed
@@ -29,7 +29,7 @@ from moespec_conformance.minimize.command import minimize
 from moespec_conformance.mutants.command import mutants
 from moespec_conformance.protocol import BAD, Case, Result
 from moespec_conformance.report.terminal import failure, show
-from moespec_conformance.report.writing import Reports
+from moespec_conformance.report.writing import FEW, Reports
 from moespec_conformance.runner import Child
 from moespec_conformance.spec import home
 
@@ -81,11 +81,11 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
             on_result = watch(progress, known, reports, partial(failure, address=impl, folder=folder_of(case)))
             judge = partial(side_by_side, child=runner, jobs=jobs, trace=trace)
             done = run(runner, profiles, op, case, quick=quick, on_result=on_result, judge=judge)
-        with bar("comparing failures with known bugs", ENOUGH) as progress:
-            reports.look(done.results, known, runner, lambda: progress.advance(progress.task_ids[0]))
+        with bar("comparing failures with known bugs", ENOUGH if report else FEW) as progress:
+            found = reports.look(done.results, known, runner, lambda: progress.advance(progress.task_ids[0]))
     finally:
         runner.close()
-    finish(done, known, reports, strict=strict)
+    finish(done, known, reports, found, strict=strict)
 
 
 def profiles_of(pattern: str, runner: Child) -> list[str]:
@@ -111,7 +111,7 @@ def watch(
     return on_result
 
 
-def finish(done: Report, known: list[Expectation], reports: Reports, *, strict: bool) -> None:
+def finish(done: Report, known: list[Expectation], reports: Reports, found: Diagnosis | None, *, strict: bool) -> None:
     """Say what came out, and exit by it."""
     gone = stale(known, done.results)
     done.results[:] = [apply(result, known) for result in done.results]
@@ -119,6 +119,8 @@ def finish(done: Report, known: list[Expectation], reports: Reports, *, strict: 
     if bad > MOST:
         out.print(f"… and {bad - MOST} more: --report DIR keeps them all.")
     show(out, done)
+    if found:
+        out.print(brief(found))
     for line in gone:
         err.print(f"expected failure that excuses nothing: {line}", markup=False)
     code = done.exit_code

@@ -96,6 +96,16 @@ def show(report: Report, found: Diagnosis, impl: str) -> None:
         out.print(first(result, impl))
 
 
+def brief(found: Diagnosis) -> Text:
+    """The first suspect of a check, or that there is none."""
+    text = Text("\n")
+    if found.suspects:
+        text.append_text(described(found.suspects[0], len(found.cases)))
+    else:
+        text.append_text(outside(found))
+    return text.append("`moespec diagnose` looks further", style="not bold")
+
+
 def described(suspect: Suspect, of: int) -> Text:
     """One suspect: what it is, who had it, and how sure this is."""
     text = Text()

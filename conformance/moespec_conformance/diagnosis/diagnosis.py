@@ -13,7 +13,8 @@ from moespec_conformance.runner import Runner
 
 ENOUGH = 30  # failures looked into: of each op and stage in turn, the smallest inputs first
 PAIRS = 8  # mutants that come nearest, tried two by two
-TRIES = 4  # failures for which pairs are tried
+KNOWN = 3  # suspects of other failures, each tried together with everybody
+TRIES = 2  # failures for which pairs are tried
 WHOLE = ("fail", "error")
 
 
@@ -34,30 +35,38 @@ class Diagnosis(NamedTuple):
     unexplained: dict[str, Match | None]
 
 
-def diagnose(runner: Runner, results: Sequence[Result], on_case: Callable[[], None] | None = None) -> Diagnosis:
-    """Look into failures of a run, and name who explains them."""
+def diagnose(
+    runner: Runner,
+    results: Sequence[Result],
+    on_case: Callable[[], None] | None = None,
+    *,
+    most: int = ENOUGH,
+    pairs: bool = True,
+) -> Diagnosis:
+    """Look into failures of a run, `most` of them, and name who explains them, alone or two together."""
     found: dict[str, list[Match]] = {}
     held: dict[str, Evidence] = {}
-    for name in chosen(results):
+    for name in chosen(results, most):
         held[name] = evidence(all_cases()[name], runner)
         found[name] = matches(held[name], candidates(held[name]))
         if on_case:
             on_case()
     sure = {name: {m.mutant: m for m in made if m.sure} for name, made in found.items()}
     sure = without_refuted(sure, {result.case for result in results if result.status == "pass"})
-    add_pairs(sure, held)
+    if pairs:
+        add_pairs(sure, held)
     suspects = covering(sure)
     open_cases = [name for name, made in sure.items() if not made]
     return Diagnosis(suspects, tuple(held), {name: next(iter(found[name]), None) for name in open_cases})
 
 
-def chosen(results: Sequence[Result]) -> list[str]:
+def chosen(results: Sequence[Result], most: int) -> list[str]:
     """Failures to look into: of every op and first wrong stage in turn, the smallest inputs first."""
     groups: dict[tuple[str, str | None], list[str]] = {}
     for result in sorted((r for r in results if r.status in WHOLE), key=lambda r: size(r.case)):
         groups.setdefault((result.op, result.stage), []).append(result.case)
-    turns = [names[turn] for turn in range(ENOUGH) for names in groups.values() if turn < len(names)]
-    return turns[:ENOUGH]
+    turns = [names[turn] for turn in range(most) for names in groups.values() if turn < len(names)]
+    return turns[:most]
 
 
 def size(case: str) -> int:
@@ -81,7 +90,7 @@ def refuted(mutant: str, passed: Container[str]) -> bool:
 
 def add_pairs(sure: Sure, held: dict[str, Evidence]) -> None:
     """For failures that no mutant explains alone: two together. A pair that explains one is tried on all."""
-    known = list(dict.fromkeys(mutant for made in sure.values() for mutant in made))[:PAIRS]
+    known = list(dict.fromkeys(mutant for made in sure.values() for mutant in made))[:KNOWN]
     hard = [name for name, made in sure.items() if not made]
     for name in hard[:TRIES]:
         if sure[name]:

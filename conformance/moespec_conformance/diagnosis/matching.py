@@ -45,8 +45,14 @@ class Match(NamedTuple):
 
 
 def weight(found: Sequence[Match]) -> tuple[float, ...]:
-    """To sort by: who explains most comes first, then who does it exactly, then who leaves least."""
-    return -len(found), sum(made.rank[0] for made in found), sum(made.left for made in found)
+    """To sort by: who explains most first, then who does it exactly, who was seen oftenest, and who leaves least."""
+    ranks, left = sum(made.rank[0] for made in found), sum(made.left for made in found)
+    return -len(found), ranks, -seen_in(found[0].mutant), left
+
+
+def seen_in(mutant: str) -> int:
+    """In how many places a bug was seen; of two together, the one that was seen less."""
+    return min(MUTANTS[slug].cite.count(";") for slug in mutant.split("+"))
 
 
 @lru_cache(LOADED)

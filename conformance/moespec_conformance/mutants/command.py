@@ -91,13 +91,17 @@ def mutants(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise Usage("only the whole matrix is recorded")
     done = measured(slugs, asking(slugs, op, quick=quick), room)
     if keep:
-        found = {fate.slug: Record(tuple(k.case for k in fate.killers[:KEPT]), fate.alike) for fate in done.fates}
-        record(found)
+        record({fate.slug: kept(fate) for fate in done.fates})
     if as_json:
         out.print_json(json.dumps(told(done)))
     else:
         show(done)
     raise typer.Exit(0 if done.whole else 1)
+
+
+def kept(fate: Fate) -> Record:
+    """What is recorded of a mutant."""
+    return Record(tuple(killer.case for killer in fate.killers[:KEPT]), fate.margin, fate.alike)
 
 
 def asking(slugs: Sequence[str], ops: Sequence[str] | None, *, quick: bool) -> dict[str, tuple[str, ...]]:

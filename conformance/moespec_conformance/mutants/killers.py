@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """Of one mutant: the cases that kill it, the surest first, and the mutants that no case tells from it."""
+    """Of one mutant: the cases that kill it, the surest first; by how much; the mutants that no case tells from it."""
 
     killers: tuple[str, ...]
+    margin: float
     alike: tuple[str, ...]
 
 
@@ -22,7 +23,7 @@ KEPT = 3  # killers of each
 def recorded() -> dict[str, Record]:
     """By mutant; nothing before the first record."""
     held = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
-    return {slug: Record(tuple(one["killers"]), tuple(one["alike"])) for slug, one in held.items()}
+    return {slug: Record(tuple(one["killers"]), one["margin"], tuple(one["alike"])) for slug, one in held.items()}
 
 
 def record(found: dict[str, Record]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from moespec_conformance.address import Usage
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Report
-from moespec_conformance.diagnosis.diagnosis import Diagnosis, Suspect, diagnose
+from moespec_conformance.diagnosis.diagnosis import ENOUGH, Diagnosis, Suspect, diagnose
 from moespec_conformance.expectations import Expectation, apply
 from moespec_conformance.protocol import BAD, Result
 from moespec_conformance.report.heat import Heat, hottest
@@ -21,6 +21,7 @@ from moespec_conformance.report.summary import badge, summary
 from moespec_conformance.report.tally import sentence, verdict
 from moespec_conformance.runner import Runner
 
+FEW = 6  # failures looked into, where no report asks for more
 FILES = (NAME, "junit.xml", "report.html", "summary.md", "badge.json")
 
 
@@ -52,14 +53,17 @@ class Reports:
         known: Sequence[Expectation],
         runner: Runner,
         on_case: Callable[[], None] | None = None,
-    ) -> None:
-        """Look into what failed: which bugs it resembles, and where the worst case is wrong."""
+    ) -> Diagnosis | None:
+        """Look into what failed: which bugs it resembles, and for the reports, where the worst case is wrong."""
         counted = [apply(result, known) for result in results if result.case in all_cases()]  # none of a folder
-        if self.writer and any(result.status in BAD for result in counted):
-            found = diagnose(runner, counted, on_case)
+        if not any(result.status in BAD for result in counted):
+            return None
+        found = diagnose(runner, counted, on_case, most=ENOUGH if self.writer else FEW, pairs=False)
+        if self.writer:
             self.looked = {"looked_into": list(found.cases), "unexplained": list(found.unexplained)}
             self.writer.revise(named(counted, found))
             self.heat = hottest(counted, runner)
+        return found
 
     def end(self, done: Report, code: int, **more: Any) -> None:  # noqa: ANN401 - what else came out
         """Write the footer, and all that is made of the whole."""
