@@ -168,8 +168,12 @@ def choices(case: Case, *, portable: bool = False) -> tuple[Bounded, Bounded | N
     inputs = {"x": case.inputs["x"], "weight": case.inputs["gate_weight" if layer else "weight"]}
     inputs |= {"bias": case.inputs["bias"]} if "bias" in case.inputs else {}
     gate = gate_of(case, inputs)
-    out = bounded(gate, portable=portable)
-    bias = inputs.get("bias", np.zeros(case.cfg.n_routed_experts))
-    lifted = Portable(np.asarray(bias, np.float64)) if portable else np.asarray(bias, np.float64)
-    basis = out["logits" if case.cfg.choose_by == "logits" else "scores"]
+    return chosen_by(gate, bounded(gate, portable=portable))
+
+
+def chosen_by(gate: Case, out: dict[str, Any]) -> tuple[Bounded, Bounded | None]:
+    """The same, of a gate's outputs."""
+    bias = np.asarray(gate.inputs.get("bias", np.zeros(gate.cfg.n_routed_experts)), np.float64)
+    basis = out["logits" if gate.cfg.choose_by == "logits" else "scores"]
+    lifted = Portable(bias) if isinstance(basis.v, Portable) else bias
     return basis + Bounded(*Bounded.exact(lifted)), out.get("group_scores")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import ml_dtypes
@@ -52,7 +51,7 @@ def check_use_of_layer(op: str, cfg: MoEConfig) -> None:
     require(promoted, f"LIN-3: {op}: scales differ along C, so promote_every must not be 0")
     block = LIFTED if cfg.b_format == "e2m1" else cfg.b_block
     for b_block in (block, block[::-1]):  # a weight and its transpose
-        wrong = misfits({**asdict(cfg), "b_block": b_block})
+        wrong = misfits({**vars(cfg), "b_block": b_block})
         require(not wrong, f"MFP-5: {op}: {wrong}")
 
 

@@ -154,7 +154,7 @@ class MoEConfig:
         require(
             _whole(every) and every >= 0, f"CFG-19: promote_every must be a whole number of 0 or more, not {every!r}"
         )
-        wrong = misfits(asdict(self))
+        wrong = misfits(vars(self))
         require(not wrong, wrong)
         for name in ("adam_beta1", "adam_beta2", "adam_epsilon", "learning_rate", "weight_decay"):
             value = getattr(self, name)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from moespec_conformance.judge.selection import decisive
-from moespec_conformance.oracle import answer, choices
+from moespec_conformance.oracle import bounded, chosen_by
 from moespec_conformance.protocol import Array, Case, Tensors
 from moespec_conformance.readings.portable import plain
 
@@ -23,10 +23,10 @@ def sure_tokens(
     inputs = {"x": tensors["x"], "weight": tensors[weight]}
     inputs |= {"bias": tensors["bias"]} if "bias" in tensors else {}
     gate = Case("", "gate", cfg, lambda: {k: v.copy() for k, v in inputs.items()}, (), arithmetic=arithmetic)
-    choice, groups = choices(gate, portable=True)
+    out = bounded(gate, portable=True)
+    choice, groups = chosen_by(gate, out)
     pair = None if groups is None else (plain(groups.v), plain(groups.e))
     sure = np.flatnonzero(decisive((plain(choice.v), plain(choice.e)), pair, gate.cfg))[:tokens]
     if len(sure) < tokens:
         raise RuntimeError(f"only {len(sure)} of {tokens} tokens are sure: draw others")
-    ids = answer(gate, portable=True).values["topk_idx"]
-    return {**tensors, "x": tensors["x"][sure].copy()}, ids[sure]
+    return {**tensors, "x": tensors["x"][sure].copy()}, out["topk_idx"][sure]
