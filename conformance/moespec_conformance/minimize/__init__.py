@@ -12,6 +12,7 @@ from moespec_conformance.minimize.sound import failing, fit
 from moespec_conformance.protocol import Case
 from moespec_conformance.runner import Runner
 
+PROMISED = ("exact", "selection")  # fewer tokens leave sums exact and equals equal; other numbers may not
 DROPS = (letters, slots, experts, columns, shared, extras)
 
 
@@ -25,10 +26,7 @@ def minimized(case: Case, runner: Runner, on_tried: Callable[[Search], None] = l
     search = Search(case, fit(case), failing(first, runner), on_tried)
     search.take([replace(case, manner="plain")] if case.manner != "plain" else [])
     search.take([replace(search.case, kind="bounded")] if case.kind in ("exact", "spread") else [])
-    if search.case.kind in (
-        "exact",
-        "selection",
-    ):  # fewer tokens leave sums exact and ties equal, other numbers may not
+    if search.case.kind in PROMISED:
         letters(search)
         return search
     until_still(search, DROPS)
