@@ -76,7 +76,7 @@ def route(c: Config, t: Tensors, logits: Floats) -> tuple[Ids, Tensors]:
         ids, counts = choose_all(c, t, logits)
         trace = {"group_scores": counts} if c["n_group"] > 1 and c["router"] == "topk" else {}
     if "mask" in t:
-        ids = np.array([row if kept else np.full_like(row, -1) for row, kept in zip(ids, t["mask"], strict=True)])
+        ids = np.where(t["mask"][:, None], ids, -1)
     return ids.astype(np.int64).reshape(len(logits), -1 if len(logits) else ids.shape[-1]), trace
 
 
