@@ -123,6 +123,7 @@ def unchosen_learn_nothing(ask: Ask, trial: Trial) -> None:
         near("dweight of experts nobody chose", ask(case)["dweight"][~named], 0)
 
 
+GROUPED = asked("gate", n_group=3)
 GATE, REPLAY, BACK = asked("gate"), asked("gate", "topk_idx"), asked("gate_backward")
 LOSSES = asked("gate_backward", "dscores", "dlogits")
 NORMALISED = {"norm_topk_prob": True}
@@ -155,7 +156,7 @@ FOUND = (
         asked("gate", "topk_idx", **NORMALISED),
         weights_share_the_scale,
     ),
-    Property("gate-groups-contain-the-choice", ("GATE-4", "GATE-5"), ("gate",), GATE, groups_contain_the_choice),
+    Property("gate-groups-contain-the-choice", ("GATE-4", "GATE-5"), ("gate",), GROUPED, groups_contain_the_choice),
     Property(
         "gate-bias-moves-the-choice-only",
         ("GATE-3", "GATE-6"),
@@ -177,7 +178,7 @@ FOUND = (
         also(asked("gate_backward", **BIASED), "offset", OFFSETS),
         bias_is_nothing_to_given_ids,
     ),
-    Property("gate-all-groups-are-none", ("GATE-4",), ("gate",), GATE, all_groups_are_none),
+    Property("gate-all-groups-are-none", ("GATE-4",), ("gate",), GROUPED, all_groups_are_none),
     Property("gate-scale-is-a-factor", ("GATE-8",), ("gate",), also(GATE, "factor", FACTORS), scale_is_a_factor),
     Property("gate-padding-goes-nowhere", ("GATE-13",), ("gate",), asked("gate", "mask"), padding_goes_nowhere),
     Property("gate-no-factor-is-learned", ("GATE-7", "GATE-10"), ("gate_backward",), ALONE, no_factor_is_learned),

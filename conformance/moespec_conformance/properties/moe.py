@@ -5,7 +5,7 @@ import numpy as np
 from moespec_conformance.properties.engine.comparing import Shown, alike, near, tolerances
 from moespec_conformance.properties.engine.gradients import backward_is_adjoint, backward_is_linear
 from moespec_conformance.properties.engine.layers import asked
-from moespec_conformance.properties.engine.property import Ask, Property, Trial, given, of_op, under
+from moespec_conformance.properties.engine.property import Ask, Property, Trial, given, of_op, under, without
 from moespec_conformance.properties.engine.renaming import any_order
 from moespec_conformance.properties.engine.splitting import in_parts
 from moespec_conformance.protocol import Array, Case, Tensors
@@ -65,7 +65,8 @@ def padding_has_the_shared_expert(ask: Ask, trial: Trial) -> None:
     """GATE-13: a masked token meets the shared expert alone, and the others do not notice."""
     case, mask = trial.case, trial.case.inputs["mask"]
     free = given(case, mask=np.ones_like(mask))
-    nowhere = given(free, mask=np.zeros_like(mask))
+    ids = np.full((len(mask), case.cfg.num_experts_per_tok), -1)
+    nowhere = given(without(case, "mask"), topk_idx=ids)
     got, other, alone = (ask(asked)["y"] for asked in (case, free, nowhere))
     want = np.where(mask[:, None], other, alone)
     if not np.array_equal(got, want):

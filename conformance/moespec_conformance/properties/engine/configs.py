@@ -28,6 +28,7 @@ def members(profiles: Profiles, fixed: Config) -> tuple[str, ...]:
     named = [model for model in MODELS if {model, *ALIASES.get(model, ())} & set(profiles)]
     known = (*named, *([FREE] if FREE in profiles else [])) or (DEFAULT,)
     rules = {name: value for name, value in fixed.items() if name in SWITCHES}
+    known = tuple(m for m in known if base_of(m)["n_group"] > 1 or "n_group" not in fixed)
     return tuple(m for m in known if m == FREE or all(base_of(m)[name] == value for name, value in rules.items()))
 
 
@@ -54,7 +55,7 @@ def configs(draw: st.DrawFn, profiles: Profiles, **fixed: Any) -> Config:  # noq
     """A layer's config: sizes first. `fixed` holds fields that a property needs as they are."""
     model = picked(draw, members(profiles, fixed))
     base = base_of(model)
-    sizes = {"hidden_size": draw(SIZE[5]), "moe_intermediate_size": draw(SIZE[4]), **grouping(draw, base)}
+    sizes = {"hidden_size": draw(SIZE[5]), "moe_intermediate_size": draw(SIZE[4]), **grouping(draw, base, fixed)}
     if base["n_shared_experts"]:
         sizes["n_shared_experts"] = draw(SHARED[0 if model == FREE else 1])
     if model == FREE:
@@ -66,11 +67,11 @@ def configs(draw: st.DrawFn, profiles: Profiles, **fixed: Any) -> Config:  # noq
     return consistent({**base, **sizes, **fixed})
 
 
-def grouping(draw: st.DrawFn, model: Config) -> Config:
+def grouping(draw: st.DrawFn, model: Config, fixed: Config) -> Config:
     """How many experts, in groups if the model has them, and how many of them a token takes."""
     rule = model["num_experts_per_tok"]
     few = rule if rule in (1, 2) else 0  # Switch, Mixtral: as much a rule as the rest
-    groups = draw(SIZE[3]) if model["n_group"] > 1 else 1
+    groups = fixed.get("n_group") or (draw(SIZE[3]) if model["n_group"] > 1 else 1)
     kept, each = draw(SIZE[groups]), max(draw(SIZE[3]), few, 2 if groups > 1 else 1)
     return {
         "n_group": groups,
