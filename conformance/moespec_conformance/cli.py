@@ -27,6 +27,7 @@ from moespec_conformance.fingerprint import fingerprint
 from moespec_conformance.jobs import USUAL, side_by_side
 from moespec_conformance.minimize.command import minimize
 from moespec_conformance.mutants.command import mutants
+from moespec_conformance.properties.command import properties
 from moespec_conformance.protocol import BAD, Case, Result
 from moespec_conformance.report.terminal import failure, show
 from moespec_conformance.report.writing import FEW, Reports
@@ -173,6 +174,7 @@ app.command()(count)
 app.command()(diff)
 app.command()(fingerprint)
 app.command()(mutants)
+app.command()(properties)
 app.command()(minimize)
 app.command("diagnose")(diagnose_command)
 

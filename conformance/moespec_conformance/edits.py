@@ -24,6 +24,11 @@ class Edit(NamedTuple):
         """The function in it, or nothing."""
         return self.where.partition(".")[2]
 
+    @property
+    def name(self) -> str:
+        """The function's own name, as its text would call it."""
+        return self.function.rpartition(".")[2]
+
 
 def source_of(module: str) -> str:
     """The reference's own text."""

@@ -1,6 +1,7 @@
 """One case: ask, and judge what comes back."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +18,21 @@ from moespec_conformance.tracing import steps, told
 def judged(case: Case, runner: Runner, *, trace: bool = False) -> Result:
     """Ask one case and judge the answer, perhaps with every step on the way to it."""
     start = time.perf_counter()
-    try:
-        result = ASKED.get(case.kind, followed if trace else answered)(case, runner)
-    except Malformed as wrong:
-        result = made(case, "fail", wrong.kind, stage=wrong.stage, message=str(wrong))
+    result = well_formed(case, lambda: ASKED.get(case.kind, followed if trace else answered)(case, runner))
     return replace(result, seconds=round(time.perf_counter() - start, 4))
+
+
+def judgement(case: Case, reply: Reply) -> Result:
+    """Judge an answer that was given to an ordinary case."""
+    return well_formed(case, lambda: verdict(case, reply))
+
+
+def well_formed(case: Case, judge: Callable[[], Result]) -> Result:
+    """A verdict, or that the answer is none."""
+    try:
+        return judge()
+    except Malformed as wrong:
+        return made(case, "fail", wrong.kind, stage=wrong.stage, message=str(wrong))
 
 
 def ask(case: Case, runner: Runner, inputs: Tensors) -> Reply:

@@ -63,7 +63,7 @@ def loaded(name: str) -> InProcess:
 
 def candidates(seen: Evidence) -> list[str]:
     """The mutants that can show in this case at all."""
-    return [slug for slug, mutant in MUTANTS.items() if shows(mutant, seen.functions)]
+    return [slug for slug, mutant in MUTANTS.items() if shows(mutant, seen.functions, seen.case)]
 
 
 def matches(seen: Evidence, names: Iterable[str]) -> list[Match]:

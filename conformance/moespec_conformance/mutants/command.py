@@ -1,6 +1,7 @@
 """`moespec mutants`: how strong the suite is, by the bugs it kills."""
 
 import json
+import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Annotated, Any, NamedTuple
@@ -17,9 +18,12 @@ from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.mutants.honest import VARIANTS
 from moespec_conformance.mutants.killers import KEPT, RECORDED, Record, record
 from moespec_conformance.mutants.matrix import KILLS, TOP, Shown, classes, matrix, names
+from moespec_conformance.mutants.oracles import kill_rates, markdown
 
 out, err = Console(highlight=False, soft_wrap=False), Console(stderr=True, highlight=False, soft_wrap=True)
 BEST = 5  # killers named
+ENOUGH = 30  # kills of a mutant that a process has seen, and then asks it no more
+CLUES = 2  # killers by which a mutant is to be named
 WIDE = 3.0  # a bug should be this many times beyond the limit in the case that shows it best
 
 
@@ -78,6 +82,7 @@ def mutants(  # noqa: PLR0913, PLR0917 - one parameter an option
     quick: Annotated[bool, typer.Option("--quick/--full", help="Only each one's recorded killers.")] = False,  # noqa: FBT002
     room: Annotated[float, typer.Option(help="Multiply every bound, to see what then survives.")] = 1.0,
     keep: Annotated[bool, typer.Option("--record", help="Record the killers found.")] = False,  # noqa: FBT002
+    oracles: Annotated[bool, typer.Option(help="What others' ways to compare notice, as a table.")] = False,  # noqa: FBT002
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,  # noqa: FBT002
 ) -> None:
     """Run the suite against every mutant of the catalogue, and against honest variants.
@@ -89,7 +94,10 @@ def mutants(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise Usage(f"no mutant matches {only!r}: see `moespec list mutants`")
     if keep and (quick or op or only != "*"):
         raise Usage("only the whole matrix is recorded")
-    done = measured(slugs, asking(slugs, op, quick=quick), room)
+    if oracles:
+        sys.stdout.write(markdown(kill_rates(slugs), len(slugs)) + "\n")
+        return
+    done = measured(slugs, asking(slugs, op, quick=quick), room, every=keep or quick)
     if keep:
         record({fate.slug: kept(fate) for fate in done.fates})
     if as_json:
@@ -114,20 +122,27 @@ def asking(slugs: Sequence[str], ops: Sequence[str] | None, *, quick: bool) -> d
     return {name: some for name, some in kills.items() if some}
 
 
-def measured(slugs: Sequence[str], asked: dict[str, tuple[str, ...]], room: float) -> Strength:
-    """The matrix, then the diagnosis of what it killed, with progress on stderr."""
+def measured(slugs: Sequence[str], asked: dict[str, tuple[str, ...]], room: float, *, every: bool) -> Strength:
+    """The matrix and the diagnosis of what it killed; or every killer, and no names. With progress on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         cases = progress.add_task(f"{len(slugs)} mutants, {len(VARIANTS)} honest variants, by cases", total=len(asked))
-        found = matrix(asked, room=room, on_cases=lambda n: progress.advance(cases, n))
+        found = matrix(asked, room=room, enough=0 if every else ENOUGH, on_cases=lambda n: progress.advance(cases, n))
         made = [recalled(fate) for fate in fates(slugs, found)]
-        killers = {fate.slug: tuple(killer.case for killer in fate.killers[:KEPT]) for fate in made if fate.killed}
+        killers = {fate.slug: smallest(fate) for fate in made if fate.killed and not every}
         bugs = progress.add_task("diagnosis, by mutants", total=len(killers))
         first = names(killers, lambda n: progress.advance(bugs, n))
     variants = [variant.name for variant in VARIANTS]
     flagged = {v: [s.case for s in found if s.slug == v and s.status in (*KILLS, "timeout")] for v in variants}
     told = {v: sum(s.slug == v for s in found) for v in variants}
     return Strength([fate._replace(suspect=first.get(fate.slug)) for fate in made], told, flagged)
+
+
+def smallest(fate: Fate) -> tuple[str, ...]:
+    """Of its killers by wrong answers those with the smallest inputs: what the diagnosis is made of."""
+    by_answer = [killer.case for killer in fate.killers if killer.status == "fail"]
+    sizes = {name: sum(t.size for t in all_cases()[name].inputs.values()) for name in by_answer}
+    return tuple(sorted(by_answer, key=lambda name: sizes[name])[:CLUES])
 
 
 def recalled(fate: Fate) -> Fate:

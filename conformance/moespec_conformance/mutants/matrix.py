@@ -9,6 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from moespec_conformance.adapters.reference import Adapter as Reference
 from moespec_conformance.asking import Reply
 from moespec_conformance.cases import all_cases
 from moespec_conformance.judge import near
-from moespec_conformance.judging import ask, judged
+from moespec_conformance.judging import ask, judged, judgement
 from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.mutants.adapter import Adapter
 from moespec_conformance.mutants.honest import VARIANTS
@@ -60,48 +61,46 @@ def reference() -> InProcess:
 
 def shown(case: Case, slugs: Iterable[str]) -> list[Shown]:
     """What becomes of these mutants in one case; those that nobody can see there are left out."""
-    right, functions = run_through(case)
-    found = [slug for slug in slugs if shows(MUTANTS[slug], functions)]
+    held: list[Reply] = []
+    functions = functions_of(lambda: held.append(reply_of(case, reference())))
+    right = digest(case, held[0])
+    found = [slug for slug in slugs if shows(MUTANTS[slug], functions, case)]
     return [made for slug in found if (made := one(case, slug, right))]
 
 
-def run_through(case: Case) -> tuple[str, frozenset[str]]:
-    """A digest of the reference's answer, and the functions it ran through."""
-    held: list[str] = []
-    functions = functions_of(lambda: held.append(answer_of(case, reference())))
-    return held[0], functions
+def reply_of(case: Case, runner: InProcess) -> Reply:
+    """What a runner does with a case; a relation asks more than once, and has a result."""
+    if case.kind != "relation":
+        return ask(case, runner, case.inputs)
+    result = judged(case, runner)
+    return Reply(result.status, message=result.message)
 
 
-def answer_of(case: Case, runner: InProcess) -> str:
-    """A digest of what a runner does with a case."""
-    if case.kind == "relation":
-        result = judged(case, runner)
-        return digest(Reply(result.status, message=result.message))
-    reply = ask(case, runner, case.inputs)
+def digest(case: Case, reply: Reply) -> str:
+    """The same for the same outputs, bit for bit, whatever steps are named; errors are told apart by their text."""
     given: Tensors = reply.outputs or {}
-    outputs = {t.name: given[t.name] for t in OPS[case.op].outputs if t.name in given}  # no steps on the way to them
-    return digest(reply._replace(outputs=outputs))
-
-
-def digest(reply: Reply) -> str:
-    """The same for the same answer, bit for bit; errors are told apart by their text."""
-    made = hashlib.sha256(f"{reply.happened}: {'' if reply.happened == 'answered' else reply.message}".encode())
-    for name, array in (reply.outputs or {}).items():
-        made.update(f"{name} {array.shape} {array.dtype}".encode())
-        made.update(np.ascontiguousarray(array).tobytes())
+    made = hashlib.sha256(f"{reply.happened}: {'' if given else reply.message}".encode())
+    for name in (t.name for t in OPS[case.op].outputs if t.name in given):
+        made.update(f"{name} {given[name].shape} {given[name].dtype}".encode())
+        made.update(np.ascontiguousarray(given[name]).tobytes())
     return made.hexdigest()[:16]
 
 
 def one(case: Case, slug: str, right: str) -> Shown | None:
-    """What becomes of one mutant, unless its answer is the reference's."""
-    runner = loaded(slug)
-    mine = answer_of(case, runner)
+    """What becomes of one mutant, unless its answer is the reference's; one that remembers has nothing to remember."""
+    runner = fresh(slug) if MUTANTS[slug].remembers else loaded(slug)
+    reply = reply_of(case, runner)
+    mine = digest(case, reply)
     if mine == right:
         return None
-    if answer_of(case, runner) != mine:  # it remembers earlier questions: here there shall be none
-        runner, mine = InProcess(Adapter(slug)), answer_of(case, InProcess(Adapter(slug)))
-    result = judged(case, runner)
+    asked_again = case.kind in ("relation", "reject") or MUTANTS[slug].remembers
+    result = judged(case, fresh(slug)) if asked_again else judgement(case, reply)
     return Shown(slug, case.id, result.status, result.kind, margin_of(result), mine)
+
+
+def fresh(slug: str) -> InProcess:
+    """A mutant that has not been asked yet."""
+    return InProcess(Adapter(slug))
 
 
 def margin_of(result: Result) -> float:
@@ -110,11 +109,18 @@ def margin_of(result: Result) -> float:
 
 
 class Work(NamedTuple):
-    """What a process is asked at a time: mutants by case, honest variants too or not, and the room in every bound."""
+    """What a process is asked at a time: mutants by case, honest variants too or not, and the room in every bound.
+
+    enough: how often a process needs to see a mutant killed before it asks that one no more; 0 for no end.
+    """
 
     cases: dict[str, tuple[str, ...]]
     honest: bool
     room: float
+    enough: int
+
+
+KILLED: Counter[str] = Counter()  # of this process
 
 
 def portion(work: Work) -> list[Shown]:
@@ -123,8 +129,9 @@ def portion(work: Work) -> list[Shown]:
     found: list[Shown] = []
     with np.errstate(all="ignore"):
         for name, slugs in work.cases.items():
-            found += shown(all_cases()[name], slugs)
-            found += held_against(all_cases()[name]) if work.honest else []
+            made = shown(all_cases()[name], [s for s in slugs if not 0 < work.enough <= KILLED[s]])
+            KILLED.update(one.slug for one in made if one.status in KILLS)
+            found += made + (held_against(all_cases()[name]) if work.honest else [])
     return found
 
 
@@ -146,6 +153,7 @@ def matrix(
     *,
     room: float = 1.0,
     honest: bool = True,
+    enough: int = 0,
     on_cases: Callable[[int], None] | None = None,
 ) -> list[Shown]:
     """These mutants, by case, and the honest variants, on every CPU; on_cases hears how many more cases are done."""
@@ -153,7 +161,7 @@ def matrix(
     portions = [{n: asked[n] for n in names[i : i + PORTION]} for i in range(0, len(names), PORTION)]
     found: list[Shown] = []
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
-        answers = pool.imap(portion, [Work(part, honest, room) for part in portions])
+        answers = pool.imap(portion, [Work(part, honest, room, enough) for part in portions])
         for part, made in zip(portions, answers, strict=True):
             found += made
             if on_cases:

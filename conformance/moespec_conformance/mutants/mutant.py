@@ -19,3 +19,8 @@ class Mutant(NamedTuple):
     cite: str  # where it was seen; "guess" where nobody reported it
     trigger: str  # the input that shows it
     direction: str = "forward"  # forward | backward | training | config
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps something from one call to the next, on a function that it edits."""
+        return any(edit.name and edit.name in edit.new for edit in self.edits)

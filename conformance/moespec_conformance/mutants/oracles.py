@@ -179,7 +179,7 @@ def one(plain: Case, slugs: Sequence[str], *, stored: bool) -> list[Noticed]:
     right = implemented("", case.arithmetic)
     functions = functions_of(lambda: held.append(ask(case, right, case.inputs)))
     want = outputs_of(case, held[0].outputs)
-    runners = [implemented(slug, case.arithmetic) for slug in slugs if shows(MUTANTS[slug], functions)]
+    runners = [implemented(slug, case.arithmetic) for slug in slugs if shows(MUTANTS[slug], functions, case)]
     runners += variants(case.arithmetic)
     found = [(runner.name, noticed(case, ask(case, runner, case.inputs), want)) for runner in runners]
     return [Noticed(name, is_usual(plain), oracles) for name, oracles in found if oracles]

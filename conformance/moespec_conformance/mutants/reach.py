@@ -7,9 +7,14 @@ from typing import Any
 
 import moespec
 from moespec_conformance.mutants.mutant import Mutant
+from moespec_conformance.oracle import is_fp8
+from moespec_conformance.protocol import Case
 from moespec_conformance.source import reached
 
 HOME = moespec.__path__[0]
+# the files of FP8 and FP4, and their checks
+FP8 = ("recipes", "formats", "storage", "quant", "accumulate", "linear", "expert_fp8", "moe_fp8", "optim")
+FP8 += ("fields_fp8", "signatures_fp8", "checks_fp8", "ops_fp8", "ops_moe_fp8")
 
 
 def functions_of(call: Callable[[], object]) -> frozenset[str]:
@@ -35,9 +40,16 @@ def named(code: CodeType) -> str:
     return f"{file}.{code.co_qualname.partition('.<locals>')[0]}"
 
 
-def shows(mutant: Mutant, functions: frozenset[str]) -> bool:
-    """Whether a case that runs through these functions can show the mutant at all."""
+def shows(mutant: Mutant, functions: frozenset[str], case: Case) -> bool:
+    """Whether a case, which runs through these functions, can show the mutant at all."""
+    if case.kind != "reject" and (mutant.direction == "config" or (only_fp8(mutant) and not is_fp8(case.op))):
+        return False
     return any(touches(edit.where, functions) for edit in mutant.edits)
+
+
+def only_fp8(mutant: Mutant) -> bool:
+    """Whether all that is edited is of sections 18 to 22, whose fields other ops never read."""
+    return all(edit.module in FP8 for edit in mutant.edits)
 
 
 def touches(where: str, functions: frozenset[str]) -> bool:
