@@ -55,8 +55,7 @@ def moe(c: Config, t: Tensors) -> Tensors:
                 routed[i] += weighted(c, x[i], routed_experts[e], weight)
         if shared_expert:
             shared[i] = run_row(c, x[i], shared_expert)[1]
-    trace = {n: routing[n] for n in ("topk_idx", "topk_weight")}
-    return {**trace, "routed": routed, "shared": shared, "y": routed + shared}
+    return {**routing, "routed": routed, "shared": shared, "y": routed + shared}
 
 
 def moe_backward(c: Config, t: Tensors) -> Tensors:
