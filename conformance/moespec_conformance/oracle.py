@@ -65,7 +65,12 @@ def read(
         else:
             lifted[name] = array if array.dtype.kind in "iub" else lift(name, array)
     with np.errstate(all="ignore"):
-        return source.table[case.op](case.cfg, **lifted)
+        return source.table[case.op](config_of(case, source), **lifted)
+
+
+def config_of(case: Case, source: Source) -> Any:  # noqa: ANN401 - a MoEConfig of that source
+    """The case's config, as this source reads it."""
+    return case.cfg if source is REFERENCE else source.config(case.config)
 
 
 def lifted_codes(
@@ -134,7 +139,7 @@ def plain_answer(case: Case, topk_idx: Array | None, source: Source = REFERENCE)
     """The reference's own answer in float32: codes as unsigned integers, one each, and scales as float32."""
     given = {**case.inputs, **({} if topk_idx is None else {"topk_idx": topk_idx})}
     with np.errstate(all="ignore"):
-        out = source.table[case.op](case.cfg, **given)
+        out = source.table[case.op](config_of(case, source), **given)
     if "codes" in out:
         out["codes"] = inside(out["codes"], format_out(case))
     if "scale" in out:

@@ -79,7 +79,7 @@ def best_first(found: Sequence[Shown], slug: str) -> tuple[Shown, ...]:
 def mutants(  # noqa: PLR0913, PLR0917 - one parameter an option
     only: Annotated[str, typer.Option(help="Only mutants whose slug matches this glob.")] = "*",
     op: Annotated[list[str] | None, typer.Option(help="Only cases of this op; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick/--full", help="Only each one's recorded killers.")] = False,  # noqa: FBT002
+    quick: Annotated[bool, typer.Option("--quick/--full", help="Only recorded killers, only usual inputs.")] = False,  # noqa: FBT002
     room: Annotated[float, typer.Option(help="Multiply every bound, to see what then survives.")] = 1.0,
     keep: Annotated[bool, typer.Option("--record", help="Record the killers found.")] = False,  # noqa: FBT002
     oracles: Annotated[bool, typer.Option(help="What others' ways to compare notice, as a table.")] = False,  # noqa: FBT002
@@ -95,7 +95,7 @@ def mutants(  # noqa: PLR0913, PLR0917 - one parameter an option
     if keep and (quick or op or only != "*"):
         raise Usage("only the whole matrix is recorded")
     if oracles:
-        sys.stdout.write(markdown(kill_rates(slugs), len(slugs)) + "\n")
+        sys.stdout.write(markdown(kill_rates(slugs, whole=not quick), len(slugs), whole=not quick) + "\n")
         return
     done = measured(slugs, asking(slugs, op, quick=quick), room, every=keep or quick)
     if keep:

@@ -185,14 +185,19 @@ def one(plain: Case, slugs: Sequence[str], *, stored: bool) -> list[Noticed]:
     return [Noticed(name, is_usual(plain), oracles) for name, oracles in found if oracles]
 
 
-def kill_rates(slugs: Sequence[str], on_cases: Callable[[int], None] | None = None) -> list[Rate]:
-    """What each oracle notices of these mutants, and of the honest variants; on_cases hears how many more are done."""
+def kill_rates(
+    slugs: Sequence[str], on_cases: Callable[[int], None] | None = None, *, whole: bool = True
+) -> list[Rate]:
+    """What each oracle notices of these mutants, and of the honest variants, on usual inputs, and on the whole suite's.
+
+    on_cases hears how many more cases are done.
+    """
     usual, others = asked()
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
         found = through(pool, usual, slugs, on_cases)
         by_all = {made.name for made in found if len(made.oracles) == len(ORACLES)}
         left = [slug for slug in slugs if slug not in by_all]  # of the others all is known
-        found += through(pool, others, left, on_cases)
+        found += through(pool, others, left, on_cases) if whole else []
     return rates(found)
 
 
@@ -223,12 +228,18 @@ def rates(found: Sequence[Noticed]) -> list[Rate]:
     return made
 
 
-def markdown(made: Sequence[Rate], mutants: int) -> str:
-    """README's table."""
-    head = ("compared by", "bugs noticed on usual inputs", "on all of the suite's", "honest variants flagged, likewise")
+def markdown(made: Sequence[Rate], mutants: int, *, whole: bool = True) -> str:
+    """README's table; without the whole suite's inputs, two columns fewer."""
+    head = (
+        "compared by",
+        "bugs noticed on usual inputs",
+        "honest variants flagged",
+        "on all of the suite's",
+        "flagged",
+    )
     rows = [head, ("---",) * len(head)]
     for rate in made:
-        usual, whole = (f"{len(found)} ({len(found) / mutants:.0%})" for found in (rate.usual, rate.whole))
-        alarms = f"{len(rate.alarms)}, {len(rate.alarms_on_all)} of {len(VARIANTS)}"
-        rows.append((rate.oracle, usual, whole, alarms))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        usual, every = (f"{len(found)} ({len(found) / mutants:.0%})" for found in (rate.usual, rate.whole))
+        alarms = (f"{len(found)} of {len(VARIANTS)}" for found in (rate.alarms, rate.alarms_on_all))
+        rows.append((rate.oracle, usual, next(alarms), every, next(alarms)))
+    return "\n".join(f"| {' | '.join(row if whole else row[:3])} |" for row in rows)
