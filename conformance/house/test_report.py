@@ -55,7 +55,10 @@ def log_of(*results: Result, **more: Any) -> Log:
     """A made-up run."""
     header = {"address": "my.py", "adapter": "mine", "version": "1", "profiles": ["ties"], "arithmetic": ["float32"]}
     footer = {"exit_code": int(any(r.status in BAD for r in results)), "verdict": "?", "sentence": "?", "whole": True}
-    made = {"header": {**header, "spec": "0"}, "footer": {**footer, "looked_into": [], "unexplained": [], "stale": [], "strict": False}}
+    made = {
+        "header": {**header, "spec": "0"},
+        "footer": {**footer, "looked_into": [], "unexplained": [], "stale": [], "strict": False},
+    }
     for part, values in more.items():
         made[part] |= values
     return Log(made["header"], results, made["footer"])

@@ -54,13 +54,15 @@ def by_tree(a: F32, b: F32) -> F32:
 
 def in_float64(a: F32, b: F32) -> F32:
     """Rounded once, at the end."""
-    return np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.float32)
+    made: F32 = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.float32)
+    return made
 
 
 def tensor_core(a: F32, b: F32) -> F32:
     """Hopper's BF16 unit: 16 products a step, 25 fraction bits a term, sums cut toward zero. Takes bfloat16 numbers."""
     if any((x != bfloat16(x)).any() for x in (a, b)):
-        return np.matmul(a, b)  # the router's, which is float32
+        made: F32 = np.matmul(a, b)  # the router's, which is float32
+        return made
     formats = FORMATS["bfloat16"], FORMATS["bfloat16"]
     zeros = np.zeros((a.shape[0], b.shape[1]), np.float32)
     return fused(a, b.T, zeros, formats, HOPPER_BF16).astype(np.float32)
