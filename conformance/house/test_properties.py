@@ -48,7 +48,7 @@ def runner_of(bug: str) -> InProcess:
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_right_implementations_have_it(name: str, adapter: type[Any]) -> None:
     """Two implementations that share no code."""
-    seen = search(PROPERTIES[name], InProcess(adapter), 4, 0)
+    seen = search(PROPERTIES[name], InProcess(adapter), 3, 0)
     assert (seen.status, seen.message) == ("pass", "")
     assert seen.answered
 
@@ -65,7 +65,7 @@ def test_it_catches_a_bug(name: str) -> None:
 def test_honest_variants_have_it(adapter: type[Honest]) -> None:
     """Other orders of sums and slots, and more digits, break nothing."""
     for name in ("gate-any-order-of-tokens", "moe-in-parts-by-tokens", "moe-is-its-parts", "moe-backward-is-linear"):
-        assert search(PROPERTIES[name], InProcess(adapter), 8, 1).status == "pass"
+        assert search(PROPERTIES[name], InProcess(adapter), 3, 1).status == "pass"
 
 
 def test_bfloat16_is_asked_in_bfloat16() -> None:
@@ -135,8 +135,9 @@ def test_a_folder_of_no_property_is_refused(tmp_path: Path) -> None:
 
 def test_the_same_seed_draws_the_same() -> None:
     """So a failure is the same one tomorrow."""
-    name = SHRUNK["layer-dx-without-router"]
-    first, second = (run_properties(runner_of("layer-dx-without-router"), [name], seed=3)[0] for _ in range(2))
+    bug, name = "dispatch-latest-first", "dispatch-rows-are-copies"
+    first, second = (run_properties(runner_of(bug), [name], seed=3)[0] for _ in range(2))
+    assert first.status == "fail"
     assert first.message == second.message
 
 

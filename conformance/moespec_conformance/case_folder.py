@@ -91,7 +91,7 @@ def prompt_of(folder: Path) -> Prompt:
         raise Usage(f"{folder}: id must be letters, digits, dots and dashes")
     if not isinstance(config, dict) or not isinstance(about, list):
         raise Usage(f"{folder}: config must be an object, and clauses a list")
-    known = tuple(one for one in map(str, cast("list[Any]", about)) if one in clauses())
+    known = tuple(one for one in map(str, cast("list[object]", about)) if one in clauses())
     note, broken = (str(content.get(key, "")) for key in ("note", "property"))
     return Prompt(name, op, config, arithmetic, known, note, manner, broken)
 

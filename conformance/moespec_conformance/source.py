@@ -62,7 +62,8 @@ def imports() -> dict[str, frozenset[str]]:
 
 def _imports(name: str) -> frozenset[str]:
     nodes = [node for node in ast.walk(ast.parse(source_of(name))) if isinstance(node, ast.ImportFrom)]
-    return frozenset(n.module.removeprefix("moespec.") for n in nodes if (n.module or "").startswith("moespec."))
+    named = (node.module or "" for node in nodes)
+    return frozenset(name.removeprefix("moespec.") for name in named if name.startswith("moespec."))
 
 
 @cache

@@ -72,7 +72,7 @@ FLOOR = {
     "variants": 8,
     "mask": 5,
     "ties": 5,
-    "variable-routing": 4,
+    "variable-routing": 6,
     **dict.fromkeys(("noisy-topk", "softmax-over-chosen", "expert-choice", "hierarchical"), 40),
     "jacobs-jordan": 40,
     "balance": 130,

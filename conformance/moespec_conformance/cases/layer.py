@@ -177,7 +177,8 @@ def usual(op: str, clauses: tuple[str, ...]) -> Iterator[Case]:
     yield one(op, "ordinary", clauses, kind="spread")
     yield one(op, "positive", clauses, positive, kind="spread")
     yield one(op, "wide", clauses, kind="spread", hidden_size=256, moe_intermediate_size=64, tokens=96, quick=False)
-    yield one(op, "magnitudes", clauses, magnitudes, kind="spread")
+    kind = "spread" if op == "moe" else "bounded"  # rows of dgate_weight share their errors: no spread to speak of
+    yield one(op, "magnitudes", clauses, magnitudes, kind=kind)
     yield one(op, "corridor", clauses, sole_entry, kind="exact", routed_scaling_factor=2.0)
     exact: dict[str, Any] = {"kind": "exact", "arithmetic": "bfloat16", "routed_scaling_factor": 2.0}
     yield one(op, "corridor-bfloat16", (*clauses, "MOE-7"), sole_entry, **exact)

@@ -12,7 +12,7 @@ from moespec_conformance.checking import Report, run, selected, smoke
 from moespec_conformance.diagnosis.diagnosis import ENOUGH, Diagnosis, Suspect, diagnose
 from moespec_conformance.diagnosis.words import in_common
 from moespec_conformance.mutants import MUTANTS
-from moespec_conformance.protocol import BAD, Result
+from moespec_conformance.protocol import BAD, Case, Result
 from moespec_conformance.runner import Child
 from moespec_conformance.spec import clauses
 
@@ -52,7 +52,11 @@ def looked_into(runner: Child, profiles: list[str], ops: list[str] | None, patte
     with Progress(*columns, console=err, transient=True) as progress:
         total = len(selected(profiles, runner.arithmetic, ops, pattern, quick=False))
         asked = progress.add_task(f"{runner.name} {runner.version}", total=total)
-        report = run(runner, profiles, ops, pattern, on_result=lambda *_: progress.advance(asked))
+
+        def on_result(_case: Case, _result: Result) -> None:
+            progress.advance(asked)
+
+        report = run(runner, profiles, ops, pattern, on_result=on_result)
         failed = min(ENOUGH, sum(result.status in ("fail", "error") for result in report.results))
         looking = progress.add_task("diagnosis, by failures", total=failed)
         return report, diagnose(runner, report.results, lambda: progress.advance(looking))

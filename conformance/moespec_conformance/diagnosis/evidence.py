@@ -99,7 +99,7 @@ def distance(a: Array, b: Array) -> float:
     if a.shape != b.shape:
         return np.inf
     if a.dtype.kind in "iub" or b.dtype.kind in "iub":
-        return float(np.mean(a != b)) if a.size else 0.0
+        return np.count_nonzero(np.not_equal(a, b)) / max(a.size, 1)
     a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(all="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))

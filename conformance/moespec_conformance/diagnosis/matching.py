@@ -119,7 +119,7 @@ def same_failure(seen: Evidence, name: str) -> Match | None:
 
 def unexplained(seen: Evidence, theirs: Tensors) -> float:
     """The share of the error that is still there beside the mutant's answer, of the output it explains least."""
-    shares = []
+    shares: list[float] = []
     for name, error in seen.error.items():
         rest = distance(seen.given[name], theirs[name]) if name in theirs else np.inf
         shares.append(float(error == 0) if rest == 0 else 1.0 if np.isinf(error) or not error else rest / error)

@@ -87,4 +87,5 @@ def wrong_tokens(seen: Evidence) -> Array:
     """The tokens (T,) whose y is beyond its bound."""
     bound = bound_of("y", answer(seen.case), seen.case)
     off: Array = ~(np.abs(seen.given["y"].astype(np.float64) - seen.right["y"]) <= bound)
-    return off.any(axis=-1)
+    wrong: Array = np.any(off, axis=-1)
+    return wrong

@@ -18,6 +18,7 @@ Product: TypeAlias = Callable[[F32, F32], F32]
 Total: TypeAlias = Callable[[F32], F32]
 CHUNK = 16  # terms of one part of a split sum
 HOPPER_BF16 = Unit(16, 25, 23)
+LEAST = 2.0**-40  # exponents are added in 8 bits
 
 
 def split(a: F32, b: F32) -> F32:
@@ -59,9 +60,12 @@ def in_float64(a: F32, b: F32) -> F32:
 
 
 def tensor_core(a: F32, b: F32) -> F32:
-    """Hopper's BF16 unit: 16 products a step, 25 fraction bits a term, sums cut toward zero. Takes bfloat16 numbers."""
-    if any((x != bfloat16(x)).any() for x in (a, b)):
-        made: F32 = np.matmul(a, b)  # the router's, which is float32
+    """Hopper's BF16 unit: 16 products a step, 25 fraction bits a term, sums cut toward zero.
+
+    It takes bfloat16 numbers; what is not (the router's), or too small for our model of the unit, is NumPy's.
+    """
+    if any(((x != bfloat16(x)) | ((x != 0) & (np.abs(x) < LEAST))).any() for x in (a, b)):
+        made: F32 = np.matmul(a, b)
         return made
     formats = FORMATS["bfloat16"], FORMATS["bfloat16"]
     zeros = np.zeros((a.shape[0], b.shape[1]), np.float32)

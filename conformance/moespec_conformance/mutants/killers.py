@@ -5,7 +5,7 @@ Asking a mutant's recorded killers only tells in a fraction of the time whether 
 
 import json
 from importlib.resources import as_file, files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Record(NamedTuple):
@@ -22,7 +22,7 @@ KEPT = 3  # killers of each
 
 def recorded() -> dict[str, Record]:
     """By mutant; nothing before the first record."""
-    held = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    held: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     return {slug: Record(tuple(one["killers"]), one["margin"], tuple(one["alike"])) for slug, one in held.items()}
 
 

@@ -13,8 +13,10 @@ from moespec_conformance.source import reached
 
 HOME = moespec.__path__[0]
 # the files of FP8 and FP4, and their checks
-FP8 = ("recipes", "formats", "storage", "quant", "accumulate", "linear", "expert_fp8", "moe_fp8", "optim")
-FP8 += ("fields_fp8", "signatures_fp8", "checks_fp8", "ops_fp8", "ops_moe_fp8")
+FP8 = {
+    *("recipes", "formats", "storage", "quant", "accumulate", "linear", "expert_fp8", "moe_fp8", "optim"),
+    *("fields_fp8", "signatures_fp8", "checks_fp8", "ops_fp8", "ops_moe_fp8"),
+}
 
 
 def functions_of(call: Callable[[], object]) -> frozenset[str]:

@@ -32,7 +32,7 @@ def layers(draw: st.DrawFn, profiles: Profiles, op: str) -> Trial:
     return Trial(question(op, config, held), {})
 
 
-def shared_is_not_scaled(ask: Ask, trial: Trial) -> None:
+def nowhere_is_the_shared_expert(ask: Ask, trial: Trial) -> None:
     """MFP-3, GATE-8: rows that go nowhere are the shared expert's alone, whatever the scale."""
     case = trial.case
     nowhere = given(case, topk_idx=np.full_like(case.inputs["topk_idx"], -1))
@@ -50,5 +50,5 @@ FOUND = (
     any_order("moe_fp8", "E", LAYER, ("MFP-3", "MOE-9")),
     in_parts("moe_fp8", LAYER, clauses=("MFP-2", "MOE-9")),
     any_order("moe_fp8_backward", "E", BACK, ("MFP-5", "MFP-6", "MOE-9")),
-    Property("moe-fp8-nowhere-is-the-shared-expert", ("MFP-3",), ("moe_fp8",), LAYER, shared_is_not_scaled),
+    Property("moe-fp8-nowhere-is-the-shared-expert", ("MFP-3",), ("moe_fp8",), LAYER, nowhere_is_the_shared_expert),
 )
