@@ -1,7 +1,7 @@
 """A trial as Python that can be pasted: the config and every array as literals."""
 
 import sys
-from pprint import pformat
+from textwrap import fill
 from typing import Any
 
 import ml_dtypes
@@ -56,6 +56,8 @@ def snippet(name: str, trial: Trial, address: str) -> str:
     """A script that asks this implementation again."""
     case, how = trial
     inputs = "\n".join(f'    "{key}": {literal(tensor)},' for key, tensor in case.inputs.items())
-    config = pformat(dict(case.config), width=WIDTH, compact=True, sort_dicts=False)
+    config = fill(
+        str(dict(case.config)), WIDTH, subsequent_indent=" " * 4, break_long_words=False, break_on_hyphens=False
+    )
     fields = {"config": config, "how": how, "name": name, "address": address, "arithmetic": case.arithmetic}
     return SNIPPET.format(inputs=inputs, **fields)
