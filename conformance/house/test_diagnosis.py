@@ -57,12 +57,12 @@ def diagnosed(made: Any, ops: tuple[str, ...] | None = None) -> tuple[Diagnosis,
 @pytest.mark.parametrize("bug", NAMES, ids=lambda bug: bug.__name__)
 def test_bugs_are_called_by_name(bug: type[Honest]) -> None:
     """By outputs alone, in other code: one suspect explains every failure looked into."""
-    found, _ = diagnosed(bug())
+    found, _ = diagnosed(bug(), ("gate",))
     assert NAMES[bug] in (found.suspects[0].mutant, *found.suspects[0].alike)
     assert len(found.suspects[0].explains) >= 0.9 * len(found.cases)
 
 
-@pytest.mark.parametrize("bug", [weights.ScaledTwice, selection.NoGroupLimit], ids=lambda bug: bug.__name__)
+@pytest.mark.parametrize("bug", [selection.NoGroupLimit], ids=lambda bug: bug.__name__)
 def test_a_black_box_is_enough(bug: type[Honest]) -> None:
     """Y alone tells as much."""
     found, _ = diagnosed(BlackBox(bug()))
