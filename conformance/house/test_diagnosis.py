@@ -17,7 +17,6 @@ from moespec_conformance.runner import InProcess
 # planted bugs, each in an implementation of its own, and what the catalogue calls them
 NAMES = {
     weights.BiasInWeights: "gate-bias-in-weights",
-    weights.ScaledTwice: "gate-scale-twice",
     weights.NormalisedOrScaled: "gate-scale-or-norm",
     selection.NoGroupLimit: "gate-no-group-limit",
     rounding.LogitsInBFloat16: "gate-bf16-logits",
