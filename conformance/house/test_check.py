@@ -69,8 +69,9 @@ def test_plain_is_batch_invariant_and_blas_is_not() -> None:
 
 def test_quick_is_a_part_of_the_whole() -> None:
     """quick leaves cases out, adds none, and claims nothing."""
-    quick, whole = check(Reference(), quick=True), check(Reference())
-    assert {r.case for r in quick.results} < {r.case for r in whole.results}
+    whole = selected(["deepseek-v3"], ["float32"], None, quick=False)
+    quick = check(Reference(), "deepseek-v3", quick=True)
+    assert {r.case for r in quick.results} < {case.id for case in whole}
     assert quick.ok
     assert not quick.claimed
 
@@ -302,7 +303,11 @@ def test_pytest_runs_the_same_cases(tmp_path: Path) -> None:
         "-k",
     ]
     good = subprocess.run(
-        [*base, "expert", "--impl", "plain"], capture_output=True, text=True, check=False, cwd=tmp_path
+        [*base, "expert and row", "--impl", "plain", "--moespec-profile", "deepseek-v3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert good.returncode == 0, good.stdout
     bad = [*base, "gate-bias-large", "--impl", str(EXAMPLES / "buggy_gate.py")]
