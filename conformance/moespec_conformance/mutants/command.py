@@ -198,9 +198,12 @@ def sums(done: Strength) -> list[str]:
     flagged = {name: cases for name, cases in done.flagged.items() if cases}
     lines = [
         f"\n{len(killed)} of {len(done.fates)} mutants killed, {len(thin)} by less than {WIDE:g} times the limit",
-        f"{named} diagnosed by name, or as one of a class that no case tells apart; {len(alike)} such classes",
         f"{len(done.flagged) - len(flagged)} of {len(done.flagged)} honest variants pass",
     ]
+    if named:  # else nobody was asked for names
+        lines += [
+            f"{named} diagnosed by name, or as one of a class that no case tells apart; {len(alike)} such classes"
+        ]
     lines += [f"ALIVE: {fate.slug}" for fate in done.fates if not fate.killed]
     lines += [f"by little: {', '.join(thin)}"] if thin else []
     lines += [f"alike: {', '.join(slugs)}" for slugs in sorted(alike)]
