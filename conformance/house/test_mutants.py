@@ -80,7 +80,7 @@ def test_recorded_killers_kill(slug: str) -> None:
     assert set(found) & set(KILLS)
 
 
-@pytest.mark.parametrize("slug", SAMPLE[::3])
+@pytest.mark.parametrize("slug", [*SAMPLE[::3], "fp8-gate-up-scales-swapped"])
 def test_mutants_are_called_by_name(slug: str) -> None:
     """In other arithmetic, by their recorded killers."""
     with np.errstate(all="ignore"):
