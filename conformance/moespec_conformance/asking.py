@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moespec.signatures import OPS
-from moespec_conformance.protocol import Array, NotSupported, Tensors, by_name, to_numpy
+from moespec_conformance.protocol import Array, Broken, NotSupported, Tensors, by_name, to_numpy
 
 CORE = ("always", "gated", "shared", "shared_gated")  # no method can do without these
 UNSIGNED = ("topk_weight", "exp_avg_sq")  # numbers that are not negative
@@ -51,6 +51,8 @@ def raised(error: Exception) -> Reply:
     """What an exception says: not offered, refused, a write into what was given, or a failure."""
     if isinstance(error, NotSupported):
         return Reply("not_supported", message=str(error))
+    if isinstance(error, Broken):
+        return Reply(error.happened, message=str(error))
     if isinstance(error, ValueError) and "read-only" in str(error):  # NumPy's words for such a write
         return Reply("mutated", message=f"an input was to be written to: {error}")
     if isinstance(error, ValueError):

@@ -27,11 +27,12 @@ from moespec_conformance.fingerprint import fingerprint
 from moespec_conformance.jobs import USUAL, side_by_side
 from moespec_conformance.minimize.command import minimize
 from moespec_conformance.mutants.command import mutants
+from moespec_conformance.program import started
 from moespec_conformance.properties.command import properties
 from moespec_conformance.protocol import BAD, Case, Result
 from moespec_conformance.report.terminal import failure, show
 from moespec_conformance.report.writing import FEW, Reports
-from moespec_conformance.runner import Child
+from moespec_conformance.runner import Runner
 from moespec_conformance.spec import home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -69,7 +70,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Check an implementation. Exit 0: conformant; 1: not; 3: it could not be judged; 5: nothing selected."""
     known = read(expected_failures) if expected_failures else []
     reports = Reports(report)
-    runner = Child(impl, timeout)
+    runner = started(impl, timeout)
     try:
         broken = smoke(runner)
         if broken:
@@ -89,7 +90,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     finish(done, known, reports, found, strict=strict)
 
 
-def profiles_of(pattern: str, runner: Child) -> list[str]:
+def profiles_of(pattern: str, runner: Runner) -> list[str]:
     """The profiles the adapter is made for; for an exact case id, the case's own."""
     return list(all_cases()[pattern].profiles if pattern in all_cases() else runner.profiles)
 

@@ -34,8 +34,9 @@ from moespec_conformance.probes import (
     step_of,
     within_float32,
 )
+from moespec_conformance.program import started
 from moespec_conformance.protocol import BFLOAT16, Array
-from moespec_conformance.runner import Child, Runner
+from moespec_conformance.runner import Runner
 
 STORES = {"bfloat16": (7, BFLOAT16), "float16": (10, np.dtype(np.float16)), "float32": (23, np.dtype(np.float32))}
 AT_END = "sum * scale, once at the end"
@@ -271,7 +272,7 @@ def fingerprint(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002
 ) -> None:
     """Say how its FP8 product adds. Exit 0: told; 3: not told, or it could not be asked."""
-    runner = Child(impl, timeout)
+    runner = started(impl, timeout)
     try:
         found = told(runner, accumulate, promote_every)
     finally:

@@ -13,8 +13,8 @@ from typing import Any
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import one_by_one
 from moespec_conformance.judging import judged
+from moespec_conformance.program import Started, started
 from moespec_conformance.protocol import Case, Result
-from moespec_conformance.runner import Child
 
 USUAL = min(4, os.cpu_count() or 1)
 WORTH = 100  # cases a process must have to do: starting it takes as long as some dozens of them
@@ -55,7 +55,7 @@ class Judge:
         self.pipe.close()
 
 
-def side_by_side(cases: Sequence[Case], child: Child, jobs: int, *, trace: bool = False) -> Generator[Result]:
+def side_by_side(cases: Sequence[Case], child: Started, jobs: int, *, trace: bool = False) -> Generator[Result]:
     """Judge in up to `jobs` processes, fewer if it is not worth it. The child ends, if others take its place."""
     jobs = min(jobs, len(cases) // WORTH)
     if jobs < 2:  # noqa: PLR2004 - alone
@@ -97,7 +97,7 @@ def serve(address: str, limit: float, pipe: Any, trace: bool) -> None:  # noqa: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, ended)
     try:
-        with closing(Child(address, limit)) as child:
+        with closing(started(address, limit)) as child:
             while True:
                 pipe.send(judged(all_cases()[pipe.recv()], child, trace=trace))
     except EOFError:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from moespec_conformance.runner import Child
+    from moespec_conformance.runner import Runner
 
 MODULE = "moespec_conformance.test_conformance"
-CHILD: "pytest.StashKey[Child]" = pytest.StashKey()
+CHILD: "pytest.StashKey[Runner]" = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,17 +33,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def implementation(request: pytest.FixtureRequest) -> "Child":
+def implementation(request: pytest.FixtureRequest) -> "Runner":
     """The implementation, in a process of its own."""
     return child_of(request.config)
 
 
-def child_of(config: pytest.Config) -> "Child":
+def child_of(config: pytest.Config) -> "Runner":
     """The implementation's process, started when it is first needed."""
-    from moespec_conformance.runner import Child  # noqa: PLC0415 - other people's pytest runs load this plugin too
+    from moespec_conformance.program import started  # noqa: PLC0415 - other people's pytest runs load this plugin too
 
     if CHILD not in config.stash:
-        config.stash[CHILD] = Child(address_of(config))
+        config.stash[CHILD] = started(address_of(config))
         config.add_cleanup(config.stash[CHILD].close)
     return config.stash[CHILD]
 

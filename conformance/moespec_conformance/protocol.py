@@ -27,6 +27,15 @@ class NotSupported(Exception):  # noqa: N818 - the protocol's word
     """An implementation says that it does not offer this op, config or input. Never counts as a pass."""
 
 
+class Broken(Exception):  # noqa: N818 - not always the implementation's mistake
+    """A program of which no answer can be had: `happened` is the word of Reply for it."""
+
+    def __init__(self, happened: str, message: str) -> None:
+        """Keep the word."""
+        super().__init__(message)
+        self.happened = happened
+
+
 @runtime_checkable
 class Adapter(Protocol):
     """An implementation behind the protocol: a name, a version, and one method per op it offers.

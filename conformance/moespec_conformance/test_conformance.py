@@ -6,17 +6,17 @@ from moespec_conformance.checking import JUDGED
 from moespec_conformance.judging import judged
 from moespec_conformance.properties import run_properties
 from moespec_conformance.protocol import Case, Result
-from moespec_conformance.runner import Child
+from moespec_conformance.runner import Runner
 
 
-def test_case(case: Case, implementation: Child) -> None:
+def test_case(case: Case, implementation: Runner) -> None:
     """One case."""
     if case.arithmetic not in implementation.arithmetic:
         pytest.skip(f"{implementation.name} does not compute in {case.arithmetic}")
     settled(judged(case, implementation))
 
 
-def test_property(property_name: str, implementation: Child, pytestconfig: pytest.Config) -> None:
+def test_property(property_name: str, implementation: Runner, pytestconfig: pytest.Config) -> None:
     """One property, on inputs that are drawn."""
     told = pytestconfig.option
     how = {"examples": told.moespec_examples, "save": told.moespec_save}

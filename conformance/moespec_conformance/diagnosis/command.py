@@ -12,8 +12,9 @@ from moespec_conformance.checking import Report, run, selected, smoke
 from moespec_conformance.diagnosis.diagnosis import ENOUGH, Diagnosis, Suspect, diagnose
 from moespec_conformance.diagnosis.words import in_common
 from moespec_conformance.mutants import MUTANTS
+from moespec_conformance.program import started
 from moespec_conformance.protocol import BAD, Case, Result
-from moespec_conformance.runner import Child
+from moespec_conformance.runner import Runner
 from moespec_conformance.spec import clauses
 
 out, err = Console(highlight=False, soft_wrap=False), Console(stderr=True, highlight=False, soft_wrap=True)
@@ -31,7 +32,7 @@ def diagnose_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     timeout: Annotated[float, typer.Option(help="Seconds for one case.")] = 60.0,
 ) -> None:
     """Check an implementation and name its bug. Exit 0: it has none; 1: it has; 3: it could not be judged."""
-    runner = Child(impl, timeout)
+    runner = started(impl, timeout)
     try:
         if broken := smoke(runner):
             err.print(f"{impl}: no simple case can be asked, so nothing was judged.\n{broken}", markup=False)
@@ -46,7 +47,7 @@ def diagnose_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     raise typer.Exit(report.exit_code)
 
 
-def looked_into(runner: Child, profiles: list[str], ops: list[str] | None, pattern: str) -> tuple[Report, Diagnosis]:
+def looked_into(runner: Runner, profiles: list[str], ops: list[str] | None, pattern: str) -> tuple[Report, Diagnosis]:
     """Check, then diagnose, with progress on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:

@@ -18,9 +18,9 @@ from moespec_conformance.judging import judged
 from moespec_conformance.minimize import minimized
 from moespec_conformance.minimize.cutting import letter_of
 from moespec_conformance.minimize.search import LIMIT, Search
+from moespec_conformance.program import started
 from moespec_conformance.protocol import BFLOAT16, Array, Case
 from moespec_conformance.report.terminal import failure
-from moespec_conformance.runner import Child
 
 FEW = 64  # numbers that are shown
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -37,7 +37,7 @@ def minimize(
     """Find the smallest input on which an implementation fails a case as it does, at the same stage."""
     start = named(case)
     place = folder or Path(f"{start.id}-minimal")
-    runner = Child(impl, timeout)
+    runner = started(impl, timeout)
     try:
         with err.status("") as status:
             found = minimized(start, runner, lambda search: status.update(progress(search)))

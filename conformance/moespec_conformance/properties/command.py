@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moespec_conformance.address import Usage
+from moespec_conformance.program import started
 from moespec_conformance.properties import PROPERTIES, run_properties
 from moespec_conformance.protocol import BAD, Result
-from moespec_conformance.runner import Child
 
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 KEPT = Path(".moespec") / "counterexamples"
@@ -30,7 +30,7 @@ def properties(  # noqa: PLR0913, PLR0917 - one parameter an option
     names = [name for name in PROPERTIES if fnmatch(name, only)]
     if not names:
         raise Usage(f"no property matches {only!r}; there are {', '.join(PROPERTIES)}")
-    runner = Child(impl, timeout)
+    runner = started(impl, timeout)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=err, transient=True) as progress:
