@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from safetensors import SafetensorError
 
 from moespec.checks import check
 from moespec.config import MoEConfig
 from moespec.signatures import OPS
 from moespec_conformance import golden, tensors
 from moespec_conformance.address import Usage
+from moespec_conformance.expecting import expected
+from moespec_conformance.generator import Generated, generate
 from moespec_conformance.protocol import ARITHMETIC, BFLOAT16, Case, Tensors
 from moespec_conformance.spec import clauses
 
@@ -25,7 +26,8 @@ KINDS = ("bounded", "exact", "spread", "selection")
 MANNERS = ("plain", "strided", "again")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 TOO_LARGE = 2**16  # for a size in a config
-TOO_LONG = 2**30  # for a file, bytes
+TOO_LONG = tensors.TOO_LONG  # for a file, bytes
+LARGEST_SHIFT = 100
 TOO_MANY = 10**5  # ways to choose groups, all of which the judge looks at
 ILLEGAL = (
     ValueError,
@@ -57,10 +59,10 @@ def folder_of(name: str) -> Path | None:
 def write(folder: Path, case: Case, **more: str) -> None:
     """Write a case, with its answer and more words for prompt.json, over what lies there."""
     folder.mkdir(parents=True, exist_ok=True)
-    told, out = golden.expected(case, portable=False)
+    told, out = expected(case, portable=False)
     manner = {} if case.manner == "plain" else {"manner": case.manner}
     golden.write_json(folder / "prompt.json", {**golden.prompt(case), **manner, **more})
-    golden.write_json(folder / "expected.json", told)
+    golden.write_json(folder / "expected.json", {"format": golden.FORMAT, "id": case.id, **told})
     tensors.write(folder / "in.safetensors", case.inputs)
     tensors.write(folder / "out.safetensors", out)
 
@@ -118,14 +120,22 @@ def said(folder: Path, content: dict[str, Any], key: str, words: tuple[str, ...]
 
 
 def inputs_of(folder: Path) -> Tensors:
-    """The tensors in in.safetensors."""
-    path = folder / "in.safetensors"
+    """The tensors in in.safetensors, and those that the generator makes."""
+    made = content_of(folder / "prompt.json").get("generated", {})
     try:
-        if path.stat().st_size > TOO_LONG:
-            raise Usage(f"{path} is too long")
-        return tensors.read(path)
-    except (OSError, SafetensorError, *ILLEGAL) as error:
-        raise Usage(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        return tensors.read(folder / "in.safetensors") | {name: generate(told(one)) for name, one in made.items()}
+    except ILLEGAL as error:
+        raise Usage(f"{folder}: {error}") from error
+
+
+def told(one: dict[str, Any]) -> Generated:
+    """A generated tensor as a prompt tells of it."""
+    shape, seed, shift = one["shape"], one["seed"], one["shift"]
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, seed, shift]):
+        raise ValueError("a generated tensor has a shape, a seed and a shift, of whole numbers")
+    if math.prod(max(n, 1) for n in shape) > TOO_LONG // 4 or seed >= 2**64 or shift > LARGEST_SHIFT:
+        raise ValueError("a generated tensor is too large, or its seed or shift is")
+    return Generated(tuple(shape), seed, shift)
 
 
 def legal(case: Case) -> None:

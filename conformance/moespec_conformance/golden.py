@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,44 +13,19 @@ import numpy as np
 
 from moespec_conformance import tensors
 from moespec_conformance.cases import all_cases
-from moespec_conformance.judge.verdict import certain, nearest
-from moespec_conformance.oracle import answer, choices
-from moespec_conformance.protocol import Array, Case, Tensors
-from moespec_conformance.readings.portable import plain
+from moespec_conformance.expecting import expected
+from moespec_conformance.flags import all_flags, flags_of
+from moespec_conformance.generator import Generated, generate, named
+from moespec_conformance.judge.relation import pairs
+from moespec_conformance.members import FLOOR, VERSION, member_ids
+from moespec_conformance.protocol import Case
 
-FORMAT = "1.0"
-PROFILES = ("deepseek-v3", "ties")
-LAYERS = ("ordinary", "corridor-bfloat16")  # a layer's weights are heavy
-# the most numbers that the inputs of a case may hold together: the whole corpus stays within 10 MB
-LARGEST = {
-    "gate": 6000,
-    "gate_backward": 9000,
-    "expert": 9000,
-    "expert_backward": 11500,
-    "dispatch": 4400,
-    "combine": 12500,
-}
-FLOOR = 100  # cases; fewer, and the corpus has been damaged
+FORMAT = "2.0"
 
 
 def members() -> list[Case]:
     """The cases of the corpus."""
-    return [case for case in all_cases().values() if set(case.profiles) & set(PROFILES) and is_small(case)]
-
-
-def is_small(case: Case) -> bool:
-    """A layer that is listed, or anything else of moderate size; how an op is called does not show in files."""
-    if case.manner != "plain":
-        return False
-    if case.op.startswith("moe"):
-        return case.id.removeprefix(case.op.replace("_", "-") + "-") in LAYERS
-    return sum(tensor.size for tensor in case.inputs.values()) <= LARGEST[case.op]
-
-
-def up(bound: Array) -> Array:
-    """Bounds as float32, rounded up."""
-    single = bound.astype(np.float32)
-    return np.where(single < bound, np.nextafter(single, np.float32(np.inf)), single)
+    return [all_cases()[name] for name in member_ids()]
 
 
 def prompt(case: Case) -> dict[str, Any]:
@@ -58,40 +34,10 @@ def prompt(case: Case) -> dict[str, Any]:
     return {**told, "clauses": list(case.clauses), "note": case.note}
 
 
-def expected(case: Case, *, portable: bool = True) -> tuple[dict[str, Any], Tensors]:
-    """How each output is judged, and with what numbers: the same on every machine, unless that does not matter."""
-    right = answer(case, portable=portable)
-    kinds: dict[str, str] = {}
-    out: Tensors = {}
-    for name, value in right.values.items():
-        kinds[name], more = judged_by(case, name, value, right.bounds)
-        out |= more
-    if kinds.get("topk_idx") == "selection":
-        out |= selection(case, portable=portable)
-    return {"format": FORMAT, "id": case.id, "kind": case.kind, "outputs": kinds}, out
-
-
-def judged_by(case: Case, name: str, value: Array, bounds: Tensors) -> tuple[str, Tensors]:
-    """One output's kind of check, its answer and its bound."""
-    if name == "topk_idx" and name not in case.inputs and not certain(case.cfg):
-        return "selection", {name: value.astype(np.int64)}
-    if value.dtype.kind in "iu":
-        return "exact", {name: value.astype(np.int64)}
-    if case.kind == "exact" or name not in bounds:
-        return "exact", {name: nearest(case, name, value).astype(np.float32)}
-    once = value.astype(np.float32)
-    return "bounded", {name: once, f"{name}.bound": up(bounds[name] + np.abs(once.astype(np.float64) - value))}
-
-
-def selection(case: Case, *, portable: bool) -> Tensors:
-    """What the gate chooses by: scores with bias, and groups, each with bounds."""
-    choice, groups = choices(case, portable=portable)
-    pairs = {"choice": choice} | ({} if groups is None else {"group_scores": groups})
-    made: Tensors = {}
-    for name, pair in pairs.items():
-        value, once = plain(pair.v), plain(pair.v).astype(np.float32)
-        made |= {name: once, f"{name}.bound": up(plain(pair.e) + np.abs(once.astype(np.float64) - value))}
-    return made
+def generated(case: Case) -> dict[str, Generated]:
+    """The inputs that the generator makes: whoever asks can make them too."""
+    made = {name: named(name, *tensor.shape) for name, tensor in case.inputs.items() if name.endswith("_proj")}
+    return {name: one for name, one in made.items() if np.array_equal(generate(one), case.inputs[name])}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -100,27 +46,48 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_case(root: Path, case: Case) -> None:
-    """One folder: prompt.json and in.safetensors; expected.json and out.safetensors."""
+    """One folder: the question, what is expected, and what it is compared with."""
     folder = root / case.op / case.id
-    folder.mkdir(parents=True)
+    write_question(folder, case)
     told, out = expected(case)
-    write_json(folder / "prompt.json", prompt(case))
-    write_json(folder / "expected.json", told)
-    tensors.write(folder / "in.safetensors", case.inputs)
-    tensors.write(folder / "out.safetensors", out)
+    write_json(folder / "expected.json", {"format": FORMAT, "id": case.id, "flags": flags_of(case.id), **told})
+    if case.good:
+        write_question(folder / "good", case.good)
+    if case.kind == "relation":
+        for index, inputs in enumerate(pairs(case)[0].calls[1:], 1):
+            changed = {name: tensor for name, tensor in inputs.items() if tensor is not case.inputs[name]}
+            tensors.write(folder / f"call-{index}.safetensors", changed)
+    if out:
+        tensors.write(folder / "out.safetensors", out)
+
+
+def write_question(folder: Path, case: Case) -> None:
+    """prompt.json and in.safetensors, but for what the generator makes."""
+    folder.mkdir(parents=True)
+    made = generated(case)
+    told = {"generated": {name: one.told() for name, one in made.items()}} if made else {}
+    write_json(folder / "prompt.json", {**prompt(case), **told})
+    tensors.write(folder / "in.safetensors", {n: t for n, t in case.inputs.items() if n not in made})
 
 
 def manifest(root: Path) -> dict[str, Any]:
     """SHA-256 of every file of the corpus, and one of them all."""
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.parent != root)
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name not in ("MANIFEST.json", "README.md"))
     hashes = {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     whole = hashlib.sha256("".join(f"{name} {value}\n" for name, value in hashes.items()).encode()).hexdigest()
-    return {
-        "format": FORMAT,
-        "cases": sum(name.endswith("prompt.json") for name in hashes),
-        "root": whole,
-        "files": hashes,
-    }
+    told = {"format": FORMAT, "version": VERSION, "cases": len(member_ids()), "profiles": dict(sizes())}
+    return {**told, "root": whole, "files": hashes}
+
+
+def sizes() -> Counter[str]:
+    """How many cases of each profile are in the corpus."""
+    return Counter(profile for case in members() for profile in case.profiles)
+
+
+def thin() -> list[str]:
+    """Profiles with fewer cases than they must have: a corpus that shrinks must not pass."""
+    held = sizes()
+    return [f"profile {p}: {held[p]} cases, fewer than {least}" for p, least in FLOOR.items() if held[p] < least]
 
 
 def build(root: Path, on_case: Callable[[Case], None] | None = None) -> int:
@@ -130,6 +97,7 @@ def build(root: Path, on_case: Callable[[Case], None] | None = None) -> int:
         write_case(root, case)
         if on_case:
             on_case(case)
+    write_json(root / "flags.json", {"format": FORMAT, "flags": all_flags(member_ids())})
     write_json(root / "MANIFEST.json", manifest(root))
     return len(cases)
 
@@ -153,7 +121,7 @@ def differences(root: Path, on_case: Callable[[Case], None] | None = None) -> li
     found = [f"missing: {name}" for name in sorted(fresh.keys() - held.keys())]
     found += [f"not of the corpus: {name}" for name in sorted(held.keys() - fresh.keys())]
     found += [f"other bytes: {name}" for name in sorted(fresh.keys() & held.keys()) if fresh[name] != held[name]]
-    return found + ([f"only {len(members())} cases"] if len(members()) < FLOOR else [])
+    return found + thin()
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -67,20 +67,25 @@ def same_scale(got: Array, want: Array) -> Finding:
 
 def near_scale(b: Blocks, got: Array) -> Finding:
     """QNT-2, QNT-3. QNT-5: where a block holds NaN or infinity, its codes show whether that comes back."""
-    amax = np.maximum(largest_of(tiles(b.x, b.scheme.block)), np.float32(floor_of(b.scheme)))
-    quotient = amax.astype(np.float64) / b.scheme.fmt.largest
-    whole = b.scheme.scale_format == "ue8m0"
-    ordinary = np.abs(b.scale - quotient) <= NEAR * quotient  # and not what a recipe says of single blocks
-    ordinary &= ~b.odd & (not whole)
-    want = np.where(ordinary, quotient, b.scale)
-    bound = np.zeros_like(want) if whole else NEAR * want
-    judged = ~(b.odd & np.isnan(b.scale))
-    got, want = np.where(judged, got, 0), np.where(judged, want, 0)
+    want, bound = scales_near(b)
+    got = np.where(np.isinf(bound), 0, got)
     ratio, at = near.worst(got, want, bound)
     if ratio <= 1:
         return Finding("pass", "bounded", ratio)
     says = f"scale{list(at)} is {got[at]:.9g}, not {want[at]:.9g}, error/bound {ratio:.3g} (bound {bound[at]:.3g})"
     return Finding("fail", "bounded", ratio, f"{says}; {describe('blocks', got, want, bound)}")
+
+
+def scales_near(b: Blocks) -> tuple[Array, Array]:
+    """Scales and how far from them one may be: infinitely far, where a block has none."""
+    amax = np.maximum(largest_of(tiles(b.x, b.scheme.block)), np.float32(floor_of(b.scheme)))
+    quotient = amax.astype(np.float64) / b.scheme.fmt.largest
+    whole = b.scheme.scale_format == "ue8m0"
+    ordinary = np.abs(b.scale - quotient) <= NEAR * quotient  # and not what a recipe says of single blocks
+    ordinary &= ~b.odd & (not whole)
+    free = b.odd & np.isnan(b.scale)
+    want = np.where(free, 0, np.where(ordinary, quotient, b.scale))
+    return want, np.where(free, np.inf, np.zeros_like(want) if whole else NEAR * want)
 
 
 def floor_of(scheme: Scheme) -> float:

@@ -1,6 +1,7 @@
 """Relations (MOE-9): change the question in a way that should change the answer in a known way, and look."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from moespec_conformance.judge.finding import Finding
 from moespec_conformance.judge.form import Malformed, outputs_of
 from moespec_conformance.judge.near import worst
 from moespec_conformance.oracle import answer
-from moespec_conformance.protocol import Case, Tensors, by_name
+from moespec_conformance.protocol import Array, Case, Tensors, by_name
 
 Run = Callable[[Tensors], object]
 Relation = Callable[[Case, Run], tuple[Tensors, Tensors]]  # what was given, what it should be
@@ -103,3 +104,44 @@ def relate(case: Case, run: Run) -> tuple[Finding, str | None]:
             return Finding("fail", "relation", None if exact else ratio, says), name
         best = best if exact else best._replace(ratio=max(ratio, best.ratio or 0.0))
     return best, None
+
+
+class Pairs(NamedTuple):
+    """A relation as data: the calls' inputs, and for each output the places (call, row) that must agree."""
+
+    calls: list[Tensors]
+    rows: dict[str, tuple[Array, Array]]  # given (n,2), should (n,2)
+
+
+def pairs(case: Case) -> tuple[Pairs, bool]:
+    """Put a relation's questions to nobody, with labels for answers; and whether it is exact."""
+    relation, exact = RELATIONS[case.manner]
+    calls: list[Tensors] = [dict(case.inputs)]
+
+    def run(inputs: Tensors) -> object:
+        if any(inputs[name] is not case.inputs[name] for name in inputs):
+            calls.append(inputs)
+            return labels(case, len(calls) - 1, inputs)
+        return labels(case, 0, inputs)
+
+    given, should = relation(case, run)
+    rows = {name: (places(given[name]), places(should[name])) for name in given}
+    return Pairs(calls, rows), exact
+
+
+STRIDE = 2**16  # rows of a call, at most
+
+
+def labels(case: Case, call: int, inputs: Tensors) -> Tensors:
+    """An answer whose every number says which row of which call it stands in."""
+    label = 1 + call * STRIDE + np.arange(len(inputs["x"]), dtype=np.float64)[:, None]
+    if case.op == "gate":
+        slots = np.arange(case.cfg.num_experts_per_tok)
+        return {"topk_idx": slots + np.zeros_like(label, np.int64), "topk_weight": label + 0 * slots}
+    return {"y": label + np.zeros(case.cfg.hidden_size)}
+
+
+def places(labelled: Array) -> Array:
+    """Labels as (call, row)."""
+    whole = labelled.max(axis=-1).astype(np.int64) - 1
+    return np.stack([whole // STRIDE, whole % STRIDE], axis=-1)

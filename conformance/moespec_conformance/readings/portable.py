@@ -81,12 +81,23 @@ def total(a: Portable, axis: int, *, keepdims: bool = False) -> Portable:
     return Portable(np.expand_dims(out, axis) if keepdims else out)
 
 
+def frexp(x: Portable) -> tuple[Portable, Array]:
+    """Mantissas, and whole exponents."""
+    mantissa, exponent = np.frexp(plain(x))
+    return Portable(np.asarray(mantissa)), exponent
+
+
+def ldexp(x: Portable, n: Portable) -> Portable:
+    """Times a power of two."""
+    return Portable(np.asarray(np.ldexp(plain(x), plain(n).astype(np.int32))))
+
+
 def _plain(function: Callable[..., Array], *args: Array, **kwargs: Any) -> Array:  # noqa: ANN401 - NumPy's
     return function(*map(plain, args), **kwargs)
 
 
 def _same(function: Callable[..., Array], *args: Array, **kwargs: Any) -> Portable:  # noqa: ANN401 - NumPy's
-    return Portable(_plain(function, *args, **kwargs))
+    return Portable(np.asarray(_plain(function, *args, **kwargs)))  # a number alone stays an array
 
 
 EXACT = (
@@ -101,10 +112,22 @@ EXACT = (
     np.maximum,
     np.max,
     np.sort,
+    np.rint,
+)
+ASKED = (
+    np.greater_equal,
+    np.greater,
+    np.less,
+    np.less_equal,
+    np.equal,
+    np.isnan,
+    np.argsort,
 )
 Portable.RULES = {
     **{f: partial(_same, f) for f in EXACT},
-    **{f: partial(_plain, f) for f in (np.greater_equal, np.greater, np.less, np.less_equal, np.argsort)},
+    **{f: partial(_plain, f) for f in ASKED},
+    np.frexp: frexp,
+    np.ldexp: ldexp,
     np.exp: partial(_same, exp),
     np.log: partial(_same, log),
     np.log1p: partial(_same, log1p),

@@ -1,0 +1,32 @@
+"""Which cases are in the corpus, and since when: golden_members.txt, one id a line, under the version it came with.
+
+An id is never used again: one that leaves the corpus moves below the line `retired`.
+"""
+
+from functools import cache
+from importlib.resources import files
+
+VERSION = "2.0.0"  # MAJOR: the format; MINOR: cases came; PATCH: an answer was wrong (golden/README.md, errata)
+FILE = files("moespec_conformance").joinpath("golden_members.txt")
+RETIRED = "retired"
+
+# fewer cases of a profile than this, and the corpus has been damaged
+FLOOR: dict[str, int] = {}
+
+
+@cache
+def history() -> dict[str, tuple[str, ...]]:
+    """Ids by the version of the corpus that they came with, and those retired."""
+    found: dict[str, list[str]] = {}
+    for line in FILE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            ids = found.setdefault(line.removeprefix("# "), [])
+        elif line:
+            ids.append(line)
+    return {version: tuple(ids) for version, ids in found.items()}
+
+
+@cache
+def member_ids() -> tuple[str, ...]:
+    """Every id of the corpus, in order."""
+    return tuple(sorted(name for version, ids in history().items() if version != RETIRED for name in ids))
