@@ -38,7 +38,7 @@ static Status add(const Json *entry, Tensors *all)
     REQUIRE(tensors_find(all, entry->key) == NULL, "generated: %s is there already", entry->key);
     REQUIRE(all->count < MAX_TENSORS, "generated: more tensors than any op takes");
     REQUIRE(seed >= 0 && shift >= 0, "generated: %s needs a seed and a shift", entry->key);
-    REQUIRE(json_shape(json_member(entry, "shape"), &shape), "generated: the shape of %s is none", entry->key);
+    REQUIRE(shape_read(json_member(entry, "shape"), &shape), "generated: the shape of %s is none", entry->key);
     for (size_t i = 0; i < shape.rank; i++) {
         REQUIRE(shape.size[i] > 0 && shape.size[i] <= MOST / count, "generated: %s is empty or too large", entry->key);
         count *= shape.size[i];

@@ -41,7 +41,7 @@ void *tensors_add(Tensors *all, const char *name, Dtype dtype, Shape shape)
     return t->data;
 }
 
-bool json_shape(const Json *array, Shape *shape)
+bool shape_read(const Json *array, Shape *shape)
 {
     *shape = (Shape){0};
     if (array == NULL || array->kind != JSON_ARRAY)
@@ -63,7 +63,7 @@ static Status read_kind(const Json *entry, Tensor *t, size_t *length)
         which++;
     REQUIRE(which < N_DTYPES, "safetensors: the dtype of %s is unknown", t->name);
     t->dtype = DTYPES[which].dtype;
-    REQUIRE(json_shape(json_member(entry, "shape"), &t->shape), "safetensors: the shape of %s is none", t->name);
+    REQUIRE(shape_read(json_member(entry, "shape"), &t->shape), "safetensors: the shape of %s is none", t->name);
     *length = DTYPES[which].size;
     t->count = 1;
     for (size_t i = 0; i < t->shape.rank; i++) {
@@ -84,7 +84,7 @@ static Status read_tensor(const Json *entry, const char *data, size_t all_bytes,
     Status status = read_kind(entry, t, &length);
     if (status != DONE)
         return status;
-    bool two = json_shape(json_member(entry, "data_offsets"), &offsets) && offsets.rank == 2;
+    bool two = shape_read(json_member(entry, "data_offsets"), &offsets) && offsets.rank == 2;
     REQUIRE(two, "safetensors: %s has no place", t->name);
     size_t begin = offsets.size[0], end = offsets.size[1];
     REQUIRE(begin <= end && end <= all_bytes, "safetensors: %s lies outside the file", t->name);

@@ -1,4 +1,4 @@
-/* Files of named tensors: 8 bytes of header length, a JSON header with dtype, shape and place of each, then the bytes. */
+/* Files of named tensors: 8 bytes of header length, a JSON header with dtype, shape and place of each, the bytes. */
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H
 
@@ -33,7 +33,7 @@ const Tensor *tensors_find(const Tensors *all, const char *name);
 void *tensors_add(Tensors *all, const char *name, Dtype dtype, Shape shape);
 
 /* A shape, or another list of at most so many whole numbers of 0 or more; false if this is something else. */
-bool json_shape(const Json *array, Shape *shape);
+bool shape_read(const Json *array, Shape *shape);
 
 /* Whatever is no such file is refused, or has failed if it cannot be read. */
 Status tensors_read(const char *path, Tensors *all);
