@@ -48,7 +48,7 @@ const WORDS: Readonly<Record<string, readonly (string | null)[]>> = {
 };
 const FIELDS = new Set([...SIZES, ...FLAGS, ...Object.keys(WORDS), ...Object.keys(NEUTRAL), "routed_scaling_factor"]);
 
-/** The values that this program computes with; the fields that are not named here it does not read, or takes as they are. */
+/** The values that this program computes with. Fields that are not named here may have any legal value. */
 const OFFERED: Readonly<Record<string, readonly Value[]>> = {
   ...{ scoring_func: ["sigmoid"], group_score: ["top2_sum", null], router: ["topk"], choose_by: ["scores"] },
   ...{ softmax_over: ["all"], norm_when_k1: [true], hash_routing: [false], hidden_act: ["silu"], gated: [true] },
@@ -70,7 +70,8 @@ export function configOf(value: unknown): Config {
     if (!values.includes(given)) throw new NotSupported(`${field} ${given} is not offered`);
   }
   const [H, F, E, K, G] = COUNTS.map((field) => fields[field]) as [number, number, number, number, number];
-  const { n_shared_experts: S, topk_group: keptGroups, routed_scaling_factor: scale } = fields as Record<string, number>;
+  const { n_shared_experts: S, topk_group: keptGroups } = fields as Record<string, number>;
+  const scale = fields["routed_scaling_factor"] as number;
   const { norm_topk_prob: normalise, selection_bias: hasBias } = fields as Record<string, boolean>;
   return { H, F, E, S, K, G, keptGroups, normalise, scale, hasBias };
 }

@@ -39,7 +39,12 @@ export interface Losses {
 }
 
 /** The gradients of x and weight. The ids are constants, and so the bias has no gradient (GATE-10). */
-export function gateBackward(config: Config, x: Matrix, weight: Matrix, losses: Losses): { dx: Matrix; dweight: Matrix } {
+export function gateBackward(
+  config: Config,
+  x: Matrix,
+  weight: Matrix,
+  losses: Losses,
+): { dx: Matrix; dweight: Matrix } {
   const scores = map(timesTransposed(x, weight), sigmoid);
   const dlogits = new Matrix(scores.rows, scores.columns);
   for (let t = 0; t < x.rows; t++) {
@@ -98,7 +103,7 @@ function withinGroups(config: Config, choice: Float32Array, groupScores: Float32
   return standing;
 }
 
-/** ARR-2: indices of the k largest, largest first; of equal values the lower index. A NaN gives some ids, all different. */
+/** ARR-2: indices of the k largest, largest first; of equal values the lower index. With NaN, some ids, all different. */
 function largest(values: Float32Array, k: number): number[] {
   const left = Array.from(values.keys());
   const found: number[] = [];

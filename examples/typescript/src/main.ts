@@ -1,7 +1,7 @@
 // The protocol: `node dist/main.js` answers lines on stdin, `node dist/main.js DIR` answers the folders under DIR.
 
-import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { checkWholeSizes } from "./config.js";
 import { NotSupported, Refused, demand } from "./errors.js";
@@ -63,16 +63,25 @@ function objectIn(text: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/** Answer the folders under a folder; what is not done is said in reply.json. */
+/** Answer the folders under a folder; what is not done is said in reply.json. Links are not followed. */
 function answerAll(folder: string): void {
   if (existsSync(join(folder, "prompt.json"))) {
-    const id = objectIn(readFileSync(join(folder, "prompt.json"), "utf8"))["id"];
-    const said = reply(String(id), folder);
-    if (said.status !== "done") writeFileSync(join(folder, "reply.json"), JSON.stringify(said) + "\n");
+    const place = join(folder, "reply.json");
+    const said = reply(idIn(folder), folder);
+    if (said.status === "done") rmSync(place, { force: true });
+    else writeFileSync(place, JSON.stringify(said) + "\n");
   }
-  for (const name of readdirSync(folder)) {
-    const path = join(folder, name);
-    if (statSync(path).isDirectory()) answerAll(path);
+  for (const each of readdirSync(folder, { withFileTypes: true })) {
+    if (each.isDirectory()) answerAll(join(folder, each.name));
+  }
+}
+
+/** The case that a prompt names; the folder's name where the prompt is unreadable. */
+function idIn(folder: string): string {
+  try {
+    return String(objectIn(readFileSync(join(folder, "prompt.json"), "utf8"))["id"]);
+  } catch {
+    return basename(folder);
   }
 }
 
@@ -81,6 +90,7 @@ async function converse(): Promise<void> {
   for await (const line of createInterface({ input: process.stdin })) {
     const request = objectIn(line);
     if ("stop" in request) return;
+    demand("start" in request || "run" in request, "a request is start, run or stop");
     const said = "start" in request ? ABOUT : reply(String(request["run"]), String(request["dir"]));
     process.stdout.write(JSON.stringify(said) + "\n");
   }

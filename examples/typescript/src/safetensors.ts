@@ -49,7 +49,7 @@ export function parse(file: Uint8Array): Tensors {
     .filter(([name]) => name !== "__metadata__")
     .map(([name, value]) => entry(name, value));
   covers(entries, body.length);
-  return new Map(entries.map((each) => [each.name, tensor(each, new Uint8Array(body.subarray(each.begin, each.end)).buffer)]));
+  return new Map(entries.map((each) => [each.name, tensor(each, body)]));
 }
 
 function header(bytes: Uint8Array): object {
@@ -86,7 +86,8 @@ function covers(entries: Entry[], length: number): void {
 }
 
 /** A tensor over bytes of its own; processors that Node.js runs on are little-endian, like the file. */
-function tensor({ dtype, shape }: Entry, bytes: ArrayBuffer): Tensor {
+function tensor({ dtype, shape, begin, end }: Entry, body: Uint8Array): Tensor {
+  const bytes = new Uint8Array(body.subarray(begin, end)).buffer;
   if (dtype === "F32") return { dtype, shape, data: new Float32Array(bytes) };
   if (dtype === "I64") return { dtype, shape, data: new BigInt64Array(bytes) };
   if (dtype === "I32") return { dtype, shape, data: new Int32Array(bytes) };
