@@ -1,4 +1,7 @@
-"""A program that speaks the protocol of `cmd:`, well or in one of many wrong ways: `python program.py [WAY]`."""
+"""A program that speaks the protocol of `cmd:`, well or in one of many wrong ways: `python program.py [WAY]`.
+
+With a folder, it answers the questions that lie there (`moespec export`).
+"""
 
 import json
 import os
@@ -54,7 +57,13 @@ def reply(way: str, name: str, folder: Path) -> dict[str, Any]:
 
 
 def main(way: str = "well") -> None:
-    """Answer until told to stop."""
+    """Answer until told to stop; or all questions in a folder."""
+    if Path(way).is_dir():
+        for path in sorted(Path(way).rglob("prompt.json")):
+            said = reply("well", path.parent.name, path.parent)
+            if said["status"] != "done":
+                (path.parent / "reply.json").write_text(json.dumps(said))
+        return
     for line in sys.stdin:
         request = json.loads(line)
         if "stop" in request and way != "stays":

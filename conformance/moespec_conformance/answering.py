@@ -5,20 +5,22 @@ import math
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from moespec_conformance import golden, tensors
 from moespec_conformance.protocol import BFLOAT16, Broken, NotSupported, Tensors
 
 STATUSES = ("done", "not_supported", "refused", "failed")
 
 
-def write_question(folder: Path, name: str, op: str, config: dict[str, Any], inputs: Tensors) -> None:
-    """Write prompt.json and in.safetensors, without a word about what is tested."""
+def question_bytes(name: str, op: str, config: dict[str, Any], inputs: Tensors) -> dict[str, bytes]:
+    """prompt.json and in.safetensors, without a word about what is tested."""
     coarse = any(tensor.dtype == BFLOAT16 for tensor in inputs.values())
     told = {"format": golden.FORMAT, "id": name, "op": op, "config": writable(config)}
-    golden.write_json(folder / "prompt.json", {**told, "arithmetic": "bfloat16" if coarse else "float32"})
+    prompt = golden.as_json({**told, "arithmetic": "bfloat16" if coarse else "float32"})
     try:
-        tensors.write(folder / "in.safetensors", inputs)
-    except (KeyError, TypeError, ValueError) as error:
+        return {"prompt.json": prompt, "in.safetensors": tensors.packed(inputs)}
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise NotSupported(f"safetensors cannot hold an input: {error}") from error
 
 

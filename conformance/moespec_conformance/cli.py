@@ -2,57 +2,45 @@
 
 import json
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moespec_conformance import golden as corpus
 from moespec_conformance.address import Usage
 from moespec_conformance.case_folder import folder_of
 from moespec_conformance.cases import all_cases
-from moespec_conformance.checking import Damaged, Report, run, selected, smoke
+from moespec_conformance.checking import Damaged, run, selected, smoke
 from moespec_conformance.counting import count
-from moespec_conformance.diagnosis.command import brief, diagnose_command
-from moespec_conformance.diagnosis.diagnosis import ENOUGH, Diagnosis
+from moespec_conformance.diagnosis.command import diagnose_command
+from moespec_conformance.diagnosis.diagnosis import ENOUGH
 from moespec_conformance.differing import diff
-from moespec_conformance.expectations import Expectation, apply, read, stale
+from moespec_conformance.expectations import read
 from moespec_conformance.explain import explained, listed
+from moespec_conformance.exporting import export, judge
 from moespec_conformance.fingerprint import fingerprint
 from moespec_conformance.jobs import USUAL, side_by_side
 from moespec_conformance.minimize.command import minimize
 from moespec_conformance.mutants.command import mutants
 from moespec_conformance.program import started
 from moespec_conformance.properties.command import properties
-from moespec_conformance.protocol import BAD, Case, Result
-from moespec_conformance.report.terminal import failure, show
+from moespec_conformance.protocol import Case
+from moespec_conformance.report.terminal import failure
 from moespec_conformance.report.writing import FEW, Reports
 from moespec_conformance.runner import Runner
+from moespec_conformance.showing import bar, err, finish, out, watch
 from moespec_conformance.spec import home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-out, err = Console(highlight=False, soft_wrap=False), Console(stderr=True, highlight=False, soft_wrap=True)
 Folder = Annotated[Path | None, typer.Option(help="Write all reports into this folder.")]
-MOST = 5  # failures shown at length
-
-
-def bar(description: str, total: int) -> Progress:
-    """A progress bar on stderr, with its one task."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    made = Progress(*columns, console=err, transient=True)
-    made.add_task(description, total=total)
-    return made
 
 
 @app.command()
 def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     impl: Annotated[
-        str, typer.Argument(help="path.py[:Name], an entry point NAME[:ARG], or module:Name.")
+        str, typer.Argument(help="path.py[:Name], an entry point NAME[:ARG], module:Name, or cmd:PROGRAM.")
     ] = "reference",
     profile: Annotated[
         list[str] | None, typer.Option(help="Profile to check; may be repeated. By default, those the adapter names.")
@@ -93,42 +81,6 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
 def profiles_of(pattern: str, runner: Runner) -> list[str]:
     """The profiles the adapter is made for; for an exact case id, the case's own."""
     return list(all_cases()[pattern].profiles if pattern in all_cases() else runner.profiles)
-
-
-def watch(
-    progress: Progress, known: list[Expectation], reports: Reports, panel: Callable[[Result], Panel]
-) -> Callable[[Case, Result], None]:
-    """What to do with each result as it comes."""
-    shown: list[str] = []
-
-    def on_result(_: Case, result: Result) -> None:
-        result = apply(result, known)
-        progress.advance(progress.task_ids[0])
-        reports.result(result)
-        if result.status in (*BAD, "xpass"):
-            shown.append(result.case)
-            if len(shown) <= MOST:
-                out.print(panel(result))
-
-    return on_result
-
-
-def finish(done: Report, known: list[Expectation], reports: Reports, found: Diagnosis | None, *, strict: bool) -> None:
-    """Say what came out, and exit by it."""
-    gone = stale(known, done.results)
-    done.results[:] = [apply(result, known) for result in done.results]
-    bad = sum(done.counts[status] for status in BAD)
-    if bad > MOST:
-        out.print(f"… and {bad - MOST} more: --report DIR keeps them all.")
-    show(out, done)
-    if found:
-        out.print(brief(found))
-    for line in gone:
-        err.print(f"expected failure that excuses nothing: {line}", markup=False)
-    code = done.exit_code
-    code = 1 if strict and code == 0 and (gone or done.counts["xpass"]) else code
-    reports.end(done, code, stale=gone, strict=strict)
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -173,7 +125,9 @@ def golden(
 
 app.command()(count)
 app.command()(diff)
+app.command()(export)
 app.command()(fingerprint)
+app.command()(judge)
 app.command()(mutants)
 app.command()(properties)
 app.command()(minimize)

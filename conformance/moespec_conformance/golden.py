@@ -18,7 +18,7 @@ from moespec_conformance.flags import all_flags, flags_of
 from moespec_conformance.generator import Generated, generate, named
 from moespec_conformance.judge.relation import pairs
 from moespec_conformance.members import FLOOR, VERSION, member_ids
-from moespec_conformance.protocol import Case
+from moespec_conformance.protocol import Array, Case, Tensors
 
 FORMAT = "2.0"
 
@@ -42,17 +42,22 @@ def generated(case: Case) -> dict[str, Generated]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON, one way only."""
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_bytes(as_json(content))
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    """JSON, one way only."""
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
 def write_case(root: Path, case: Case) -> None:
     """One folder: the question, what is expected, and what it is compared with."""
     folder = root / case.op / case.id
-    write_question(folder, case)
+    write_question(folder, case, {})
     told, out = expected(case)
     write_json(folder / "expected.json", {"format": FORMAT, "id": case.id, "flags": flags_of(case.id), **told})
     if case.good:
-        write_question(folder / "good", case.good)
+        write_question(folder / "good", case.good, case.inputs)
     if case.kind == "relation":
         for index, inputs in enumerate(pairs(case)[0].calls[1:], 1):
             changed = {name: tensor for name, tensor in inputs.items() if tensor is not case.inputs[name]}
@@ -61,13 +66,19 @@ def write_case(root: Path, case: Case) -> None:
         tensors.write(folder / "out.safetensors", out)
 
 
-def write_question(folder: Path, case: Case) -> None:
-    """prompt.json and in.safetensors, but for what the generator makes."""
+def write_question(folder: Path, case: Case, known: Tensors) -> None:
+    """prompt.json and in.safetensors, but for what the generator makes, and what is known already."""
     folder.mkdir(parents=True)
     made = generated(case)
     told = {"generated": {name: one.told() for name, one in made.items()}} if made else {}
     write_json(folder / "prompt.json", {**prompt(case), **told})
-    tensors.write(folder / "in.safetensors", {n: t for n, t in case.inputs.items() if n not in made})
+    same = {name for name, tensor in known.items() if alike(tensor, case.inputs.get(name))}
+    tensors.write(folder / "in.safetensors", {n: t for n, t in case.inputs.items() if n not in made and n not in same})
+
+
+def alike(a: Array, b: Array | None) -> bool:
+    """The same dtype, shape and bytes."""
+    return b is not None and (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
 def manifest(root: Path) -> dict[str, Any]:

@@ -6,12 +6,27 @@ An id is never used again: one that leaves the corpus moves below the line `reti
 from functools import cache
 from importlib.resources import files
 
+from moespec_conformance.cases import PROFILES, models
+
 VERSION = "2.0.0"  # MAJOR: the format; MINOR: cases came; PATCH: an answer was wrong (golden/README.md, errata)
 FILE = files("moespec_conformance").joinpath("golden_members.txt")
 RETIRED = "retired"
 
 # fewer cases of a profile than this, and the corpus has been damaged
-FLOOR: dict[str, int] = {}
+FLOOR = {
+    **dict.fromkeys(PROFILES, 1),
+    **dict.fromkeys(models.WORDS, 7),
+    **dict.fromkeys(models.profiles_of("deepseek-v3"), 25),
+    **dict.fromkeys(("expert-choice", "hierarchical", "layouts", "ranks"), 7),
+    **dict.fromkeys(("noisy-topk", "softmax-over-chosen", "moments"), 5),
+    **dict.fromkeys(("fp8-exact", "fp8-products", "hopper"), 4),
+    "balance": 30,
+    "capacity": 20,
+    "fp8": 20,
+    "norm-loss": 15,
+    "jacobs-jordan": 10,
+    "reject": 35,
+}
 
 
 @cache

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from moespec_conformance.address import Usage
-from moespec_conformance.answering import outputs_in, write_question
+from moespec_conformance.answering import outputs_in, question_bytes
 from moespec_conformance.asking import Question, Reply, ask
 from moespec_conformance.protocol import DEFAULT, Array, Broken, Tensors
 from moespec_conformance.runner import Child
@@ -86,7 +86,8 @@ class Program:
         name = f"{op}-{self.asked}"
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.place.name) as place:
             folder = Path(place)
-            write_question(folder, name, op, config, inputs)
+            for file, content in question_bytes(name, op, config, inputs).items():
+                (folder / file).write_bytes(content)
             said = self.tell({"run": name, "dir": place}, self.limit)
             if said.get("case") != name:
                 raise self.broken("unreadable", f"asked {name}, it answered {said.get('case')!r}")

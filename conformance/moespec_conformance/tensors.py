@@ -34,13 +34,18 @@ DTYPES: dict[str, Any] = {
 
 
 def write(path: Path, tensors: Tensors) -> None:
-    """Write tensors, C-contiguous and without metadata, so that equal tensors make equal bytes."""
+    """Write tensors into a file."""
+    path.write_bytes(packed(tensors))
+
+
+def packed(tensors: Tensors) -> bytes:
+    """Tensors as a file's bytes, C-contiguous and without metadata, so that equal tensors make equal bytes."""
     held = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # alive until they are written
     specs = {
         name: TensorSpec(dtype=t.dtype.name, shape=t.shape, data_ptr=t.ctypes.data, data_len=t.nbytes)
         for name, t in held.items()
     }
-    path.write_bytes(bytes(serialize(specs)))
+    return bytes(serialize(specs))
 
 
 def read(path: Path) -> Tensors:
@@ -51,12 +56,12 @@ def read(path: Path) -> Tensors:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
-def bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path, most: int = TOO_LONG) -> bytes:
     """What a regular file of moderate length holds: no link, no pipe, no device."""
     held = path.lstat()
     if not stat.S_ISREG(held.st_mode):
         raise ValueError("it is no regular file")
-    if held.st_size > TOO_LONG:
+    if held.st_size > most:
         raise ValueError(f"{held.st_size} bytes are too many")
     return path.read_bytes()
 
