@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from moespec.formats import decode, encode
 from moespec.storage import outside, scale_outside
 from moespec_conformance.judge import blocks
 from moespec_conformance.judge.relation import pairs
@@ -62,7 +63,7 @@ def check_of(case: Case, name: str, right: Answer) -> Check:
     value = right.values[name]
     if name == "codes":
         near = case.kind == "bounded" and case.op in ("quantize", "requantize")
-        return Check("quantized" if near else "codes", {name: outside(value, format_out(case))})
+        return Check("quantized" if near else "codes", {name: codes_of(case, right)})
     if name == "scale":
         return scales(case, right)
     if name == "topk_idx" and name not in case.inputs and not certain(case.cfg):
@@ -70,11 +71,19 @@ def check_of(case: Case, name: str, right: Answer) -> Check:
     if value.dtype.kind in "iu":
         return Check("exact", {name: value.astype(np.int64)})
     if case.kind == "exact" or name not in right.bounds:
-        return but_for(nobodys(case, name, value), name, nearest(case, name, value).astype(np.float32))
-    once = value.astype(np.float32)
+        return but_for(nobodys(case, name, value), name, one_nan(nearest(case, name, value).astype(np.float32)))
+    once = one_nan(value.astype(np.float32))
     bound = up(right.bounds[name] + np.abs(once.astype(np.float64) - value))
     bound[nobodys(case, name, value)] = np.inf
     return Check("bounded", {name: once, f"{name}.bound": bound})
+
+
+def codes_of(case: Case, right: Answer) -> Array:
+    """Codes as they are stored; of NaN always the same one, and 0 where they are free: machines differ there."""
+    fmt = format_out(case)
+    number = decode(right.values["codes"], fmt, np.float64)
+    codes = np.where(np.isnan(number), encode(np.float32([np.nan]), fmt, "nan"), right.values["codes"])
+    return np.asarray(outside(np.where(blocks.free_codes(case, right, number), codes.dtype.type(0), codes), fmt))
 
 
 def but_for(free: Array, name: str, want: Array) -> Check:
@@ -98,9 +107,14 @@ def scales(case: Case, right: Answer) -> Check:
     """Scales bit for bit; or near, with a bound (QNT-2), and free where a block has none (QNT-5)."""
     want = right.values["scale"]
     if case.kind == "exact" or case.op == "lift_fp4":
-        return Check("exact", {"scale": scale_outside(want, case.cfg.scale_format)})
+        return Check("exact", {"scale": scale_outside(one_nan(want), case.cfg.scale_format)})
     near, bound = blocks.scales_near(blocks.blocks_of(case, right))
     return Check("bounded", {"scale": near.astype(np.float32), "scale.bound": up(bound)})
+
+
+def one_nan(numbers: Array) -> Array:
+    """The same numbers; every NaN of the same bits."""
+    return np.where(np.isnan(numbers), np.float32(np.nan), numbers)
 
 
 def selection(case: Case, *, portable: bool) -> Tensors:

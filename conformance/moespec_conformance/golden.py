@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -128,14 +129,24 @@ def differences(root: Path, on_case: Callable[[Case], None] | None = None) -> li
     """What a fresh build has that root has not, or otherwise: one line a file."""
     with tempfile.TemporaryDirectory() as made:
         build(Path(made), on_case)
-        fresh, held = contents(Path(made)), contents(root)
-    found = [f"missing: {name}" for name in sorted(fresh.keys() - held.keys())]
-    found += [f"not of the corpus: {name}" for name in sorted(held.keys() - fresh.keys())]
-    found += [f"other bytes: {name}" for name in sorted(fresh.keys() & held.keys()) if fresh[name] != held[name]]
-    return found + thin()
+        return compared(Path(made), root) + thin()
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a corpus by its name, README.md apart."""
-    files = (p for p in root.rglob("*") if p.is_file() and p.name != "README.md")
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in files}
+def compared(fresh: Path, held: Path) -> list[str]:
+    """One line for each file that is missing, too many, or other than in a fresh build. No link is followed."""
+    ours, theirs = names(fresh), names(held)
+    found = [f"missing: {name}" for name in sorted(ours - theirs)]
+    found += [f"not of the corpus: {name}" for name in sorted(theirs - ours)]
+    return found + [f"other bytes: {name}" for name in sorted(ours & theirs) if not same(fresh / name, held / name)]
+
+
+def names(root: Path) -> set[str]:
+    """Whatever is in a corpus, folders apart: files, links, pipes."""
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
+    return found - {"README.md"}
+
+
+def same(fresh: Path, held: Path) -> bool:
+    """A regular file with the same bytes."""
+    at = held.lstat()
+    return stat.S_ISREG(at.st_mode) and at.st_size == fresh.stat().st_size and fresh.read_bytes() == held.read_bytes()
