@@ -56,6 +56,12 @@ def reply(way: str, name: str, folder: Path) -> dict[str, Any]:
     return {"case": "another" if way == "another" else name, "status": "done"}
 
 
+def say(line: str) -> None:
+    """Write a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main(way: str = "well") -> None:
     """Answer until told to stop; or all questions in a folder."""
     if Path(way).is_dir():
@@ -69,11 +75,11 @@ def main(way: str = "well") -> None:
         if "stop" in request and way != "stays":
             return
         if "start" in request:
-            print(json.dumps({"name": "program", "version": "1", "arithmetic": ["float32"]}), flush=True)
+            say(json.dumps({"name": "program", "version": "1", "arithmetic": ["float32"]}))
         if "run" in request:
             if way in GARBAGE:
-                print(GARBAGE[way], flush=True)
-            print(json.dumps(reply(way, request["run"], Path(request["dir"]))), flush=True)
+                say(GARBAGE[way])
+            say(json.dumps(reply(way, request["run"], Path(request["dir"]))))
 
 
 if __name__ == "__main__":

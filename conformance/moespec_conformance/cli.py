@@ -13,6 +13,7 @@ from moespec_conformance.address import Usage
 from moespec_conformance.case_folder import folder_of
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Damaged, run, selected, smoke
+from moespec_conformance.corpora import corpus_in, said
 from moespec_conformance.counting import count
 from moespec_conformance.diagnosis.command import diagnose_command
 from moespec_conformance.diagnosis.diagnosis import ENOUGH
@@ -103,11 +104,21 @@ def golden(
     folder: Annotated[
         Path | None, typer.Option("--dir", help="The corpus; by default the one that is installed.")
     ] = None,
+    older: Annotated[
+        Path | None, typer.Option("--diff", metavar="OLD", help="Say what changed since another corpus.")
+    ] = None,
 ) -> None:
-    """Rebuild the golden corpus, or with --check compare it with a fresh build. Exit 4: it is not whole."""
+    """Rebuild the golden corpus; or with --check compare it with a fresh build, or with --diff with an older one.
+
+    Exit 4: it is not whole. Exit 1, with --diff: its version does not say what changed.
+    """
     root = folder or home("golden")
     if not root.is_dir():
         raise Usage(f"no folder {root}")
+    if older:
+        lines, enough = said(corpus_in(older), corpus_in(root))
+        out.print("\n".join(lines), markup=False)
+        raise typer.Exit(0 if enough else 1)
     with bar("golden", len(corpus.members())) as progress:
 
         def advance(_: Case) -> None:

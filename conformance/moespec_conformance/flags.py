@@ -9,6 +9,7 @@ from typing import Any
 from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.mutants.killers import RECORDED
 from moespec_conformance.mutants.mutant import Mutant
+from moespec_conformance.report.words import linked
 
 EFFECT = {
     "forward": "wrong outputs, in training and in use",
@@ -16,7 +17,6 @@ EFFECT = {
     "training": "wrong updates between steps",
     "config": "bad input is computed with instead of refused",
 }
-THREAD = re.compile(r"([\w.-]+/[\w.-]+)#(\d+)")
 PAGE = re.compile(r"https?://[^\s;,)]+")
 
 
@@ -54,4 +54,4 @@ def told(mutant: Mutant) -> dict[str, Any]:
 
 def links(cite: str) -> list[str]:
     """Addresses of the threads and pages that a citation names."""
-    return [f"https://github.com/{name}/issues/{number}" for name, number in THREAD.findall(cite)] + PAGE.findall(cite)
+    return [address for _, address in linked(cite) if address] + PAGE.findall(cite)

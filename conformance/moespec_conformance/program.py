@@ -19,11 +19,11 @@ from typing import Any, TypeAlias
 from moespec_conformance.address import Usage
 from moespec_conformance.answering import outputs_in, question_bytes
 from moespec_conformance.asking import Question, Reply, ask
+from moespec_conformance.golden import FORMAT
 from moespec_conformance.protocol import DEFAULT, Array, Broken, Tensors
 from moespec_conformance.runner import Child
 
 PREFIX = "cmd:"
-PROTOCOL = "1.0"
 LONGEST = 2**16  # bytes of a reply
 FAREWELL = 2.0  # seconds to end by itself
 
@@ -61,7 +61,7 @@ class Program:
             self.close()
             raise Usage(f"{self.address}: {error}") from error
         self.pending = b""
-        return self.tell({"start": PROTOCOL}, max(self.limit, 60.0))
+        return self.tell({"start": FORMAT}, max(self.limit, 60.0))
 
     def introduce(self, said: dict[str, Any]) -> None:
         """Its name, version, arithmetics and profiles."""

@@ -14,6 +14,7 @@ from moespec_conformance.diagnosis.words import in_common
 from moespec_conformance.mutants import MUTANTS
 from moespec_conformance.program import started
 from moespec_conformance.protocol import BAD, Case, Result
+from moespec_conformance.report.words import command
 from moespec_conformance.runner import Runner
 from moespec_conformance.spec import clauses
 
@@ -146,5 +147,6 @@ def first(result: Result, impl: str) -> Text:
     clause = clauses()[result.clauses[0]]
     head = f"smallest    {result.case}: {result.stage or result.kind}, clauses {', '.join(result.clauses)}\n"
     says = f"            {result.message.strip().splitlines()[0] if result.message else ''}\n"
-    again = f"            moespec check {impl} --case {result.case}; moespec minimize {impl} --case {result.case}\n"
+    again = command(impl, result.case)
+    again = f"            {again}; {again.replace('check', 'minimize', 1)}\n"
     return Text(f"{head}{says}{again}            {clause.id}: {clause.text.partition('. ')[0]}.")
