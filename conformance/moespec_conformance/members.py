@@ -32,13 +32,9 @@ FLOOR = {
 @cache
 def history() -> dict[str, tuple[str, ...]]:
     """Ids by the version of the corpus that they came with, and those retired."""
-    found: dict[str, list[str]] = {}
-    for line in FILE.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# "):
-            ids = found.setdefault(line.removeprefix("# "), [])
-        elif line:
-            ids.append(line)
-    return {version: tuple(ids) for version, ids in found.items()}
+    _, *parts = FILE.read_text(encoding="utf-8").split("# ")
+    versions = (part.split() for part in parts)
+    return {version: tuple(ids) for version, *ids in versions}
 
 
 @cache
