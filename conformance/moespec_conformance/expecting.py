@@ -124,9 +124,8 @@ def one_nan(numbers: Array) -> Array:
 def selection(case: Case, *, portable: bool) -> Tensors:
     """What the gate chooses by: scores with bias, and groups, each with bounds."""
     choice, groups = choices(case, portable=portable)
-    pairs = {"choice": choice} | ({} if groups is None else {"group_scores": groups})
     made: Tensors = {}
-    for name, pair in pairs.items():
+    for name, pair in {"choice": choice, **({} if groups is None else {"group_scores": groups})}.items():
         value, once = plain(pair.v), plain(pair.v).astype(np.float32)
         made |= {name: once, f"{name}.bound": up(plain(pair.e) + np.abs(once.astype(np.float64) - value))}
     return made
