@@ -32,6 +32,11 @@ class Reply(NamedTuple):
     outputs: Any = None
     message: str = ""
 
+    @property
+    def brief(self) -> str:
+        """The first line of the message, which others wrote and may have left empty."""
+        return self.message.partition("\n")[0]
+
 
 def ask(adapter: Any, question: Question) -> Reply:  # noqa: ANN401 - any object is an adapter
     """Call the adapter; whatever it does becomes a Reply."""

@@ -81,12 +81,12 @@ def rejection(case: Case, runner: Runner) -> Result:
     if reply.happened not in ("refused", "answered", "raised", "unreadable"):
         return verdict(case, reply)
     if reply.happened != "refused":
-        instead = "it was computed" if reply.happened == "answered" else reply.message.splitlines()[0]
+        instead = "it was computed" if reply.happened == "answered" else reply.brief
         return made(case, "fail", "reject", message=f"must raise ValueError, but {instead}")
     twin = ask(case.good, runner, case.good.inputs) if case.good else reply
     if twin.happened == "answered":
         return made(case, "rejected_ok", "reject", message=reply.message)
-    says = f"refused, and so is good input ({twin.happened}: {twin.message.splitlines()[0]}): this proves nothing"
+    says = f"refused, and so is good input ({twin.happened}: {twin.brief}): this proves nothing"
     return made(case, "not_supported" if twin.happened == "not_supported" else "error", "reject", message=says)
 
 
