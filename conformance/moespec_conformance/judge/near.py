@@ -22,12 +22,12 @@ class Worst(NamedTuple):
 
 
 def worst(got: Array, want: Array, bound: Array) -> Worst:
-    """The largest |got - want| / bound; 0 / 0 is 0, and beyond a bound of 0 is infinitely far."""
+    """The largest |got - want| / bound; 0 / 0 is 0, and NaN, or beyond a bound of 0, is infinitely far."""
     if not got.size:
         return Worst(0.0, ())
     error = np.abs(got.astype(np.float64) - want)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(error == 0, 0.0, error / (bound * ROOM))
+        ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / (bound * ROOM)))
     at = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     return Worst(float(ratio[at]), tuple(int(i) for i in at))
 
