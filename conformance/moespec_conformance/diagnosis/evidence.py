@@ -100,8 +100,8 @@ def distance(a: Array, b: Array) -> float:
         return np.inf
     if a.dtype.kind in "iub" or b.dtype.kind in "iub":
         return np.count_nonzero(np.not_equal(a, b)) / max(a.size, 1)
-    a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(all="ignore"):
+        a, b = a.astype(np.float64), b.astype(np.float64)
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         apart = np.where(same, 0.0, a - b)
         return float(np.sqrt(np.sum(apart * apart))) if np.isfinite(apart).all() else np.inf

@@ -130,7 +130,7 @@ def check_dtype(case: Case, tensor: Tensor, array: Array) -> None:
     least = "bfloat16" if tensor.holds == "float" and case.arithmetic == "bfloat16" else "float32"
     if WIDTH.get(array.dtype, 0) < (1 if least == "bfloat16" else 2):
         raise Malformed("dtype", tensor.name, f"{tensor.name} is {array.dtype}, not {least} or wider")
-    bad = ~np.isfinite(array.astype(np.float64))
+    bad = ~np.isfinite(array)
     if bad.any() and is_fp8(case.op) and tensor.name in answer(case).values:
         bad &= np.isfinite(answer(case).values[tensor.name])  # what should be infinite, or NaN, is compared
     if bad.any():
