@@ -8,6 +8,7 @@ from typing import Any
 from moespec_conformance import tensors
 from moespec_conformance.answering import outputs_in
 from moespec_conformance.asking import Question, Reply, raised
+from moespec_conformance.foreign import object_in
 from moespec_conformance.protocol import Broken, Tensors
 
 LONGEST = 2**16  # bytes of a reply.json
@@ -61,9 +62,6 @@ def outputs_of(folder: Path) -> Tensors:
 def said_in(path: Path) -> dict[str, Any]:
     """What a reply.json says."""
     try:
-        said: Any = json.loads(tensors.bytes_of(path, LONGEST))
-    except (OSError, ValueError, RecursionError) as error:
+        return object_in(tensors.bytes_of(path, LONGEST))
+    except (OSError, ValueError) as error:
         raise Broken("unreadable", f"reply.json cannot be read: {error}") from error
-    if not isinstance(said, dict):
-        raise Broken("unreadable", "reply.json must hold an object")
-    return {**said}

@@ -1,12 +1,12 @@
 """Two corpora beside each other: which cases came, went or changed, and whether the version says so."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from moespec_conformance import tensors
 from moespec_conformance.checking import Damaged
+from moespec_conformance.foreign import LONGEST, object_in
 
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
 QUESTION = ("prompt.json", "in.safetensors")
@@ -35,14 +35,14 @@ def corpus_in(root: Path) -> Corpus:
     """A corpus by its manifest."""
     path = root / "MANIFEST.json"
     try:
-        told: Any = json.loads(tensors.bytes_of(path))
+        told = object_in(tensors.bytes_of(path, LONGEST))
         cases: dict[str, dict[str, str]] = {}
         for name, digest in told["files"].items():
             op, case, file = (*str(name).split("/", 2), "", "")[:3]
             if file:  # and not flags.json
                 cases.setdefault(f"{op}/{case}", {})[file] = str(digest)
         made = Corpus(str(told["format"]), str(told.get("version", "1.0.0")), cases)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     if not VERSION.fullmatch(made.version):
         raise Damaged(f"{path}: version must be three numbers")

@@ -14,11 +14,12 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from moespec_conformance.address import Usage
 from moespec_conformance.answering import outputs_in, question_bytes
 from moespec_conformance.asking import Question, Reply, ask
+from moespec_conformance.foreign import object_in
 from moespec_conformance.golden import FORMAT
 from moespec_conformance.protocol import DEFAULT, Array, Broken, Tensors
 from moespec_conformance.runner import Child
@@ -104,12 +105,10 @@ class Program:
             process.stdin.write(json.dumps(request).encode() + b"\n")
         line = self.line(process.stdout.fileno(), time.monotonic() + limit)
         try:
-            said: Any = json.loads(line)
-        except (ValueError, RecursionError):
-            said = None
-        if not isinstance(said, dict):
-            raise self.broken("unreadable", f"stdout must carry one JSON object a line; it wrote {line[:80]!r}")
-        return {**said}
+            return object_in(line)
+        except ValueError:
+            says = f"stdout must carry one JSON object a line; it wrote {line[:80]!r}"
+            raise self.broken("unreadable", says) from None
 
     def line(self, stdout: int, until: float) -> bytes:
         """The next line of stdout."""
@@ -175,9 +174,9 @@ class Methods:
         return method
 
 
-def names(said: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever the program wrote
+def names(said: object) -> tuple[str, ...]:
     """One name or several."""
-    return tuple(map(str, said)) if isinstance(said, list) else (str(said),)
+    return tuple(map(str, cast("list[object]", said))) if isinstance(said, list) else (str(said),)
 
 
 Started: TypeAlias = Child | Program
