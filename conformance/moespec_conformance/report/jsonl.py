@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moespec_conformance.address import Usage
+from moespec_conformance.foreign import object_in
 from moespec_conformance.protocol import Result
 
 NAME = "results.jsonl"
 PART = f"{NAME}.part"  # while it is written anew
 KNOWN = tuple(field.name for field in fields(Result))
+NUMBERS = ("error_over_bound", "margin", "seconds")
+WORDS = ("case", "op", "status", "kind", "message", "arithmetic")
 
 
 class Log(NamedTuple):
@@ -84,10 +87,10 @@ def read(path: Path) -> Log:
     """A run that was written, from its file or the folder of its reports; one without its footer is none."""
     path = path / NAME if path.is_dir() else path
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [object_in(line) for line in path.read_text(encoding="utf-8").splitlines()]
         kinds = [line.pop("record") for line in lines]
         results = tuple(_result(line) for line, kind in zip(lines, kinds, strict=True) if kind == "result")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise Usage(f"{path}: no results can be read: {type(error).__name__}: {error}") from error
     if kinds != ["header", *["result"] * len(results), "footer"]:
         raise Usage(f"{path}: not a header, results and a footer: the run was cut short")
@@ -102,4 +105,8 @@ def _result(line: dict[str, Any]) -> Result:
     told: dict[str, Any] = {name: line[name] for name in KNOWN if name in line}
     told |= {name: tuple(line.get(name, ())) for name in ("suspects", "trace")}
     told |= {"clauses": tuple(line["clauses"])}
+    told |= {name: float(line[name]) for name in NUMBERS if line.get(name) is not None}
+    words = [told.get(name, "") for name in WORDS] + [told.get("stage") or ""]
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError(f"{', '.join(WORDS)} must be words")
     return Result(**told)
