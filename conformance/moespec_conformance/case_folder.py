@@ -4,7 +4,6 @@
 property a counterexample breaks. What is read may come from anywhere: what is wrong with it is the caller's mistake.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -18,6 +17,7 @@ from moespec.signatures import OPS
 from moespec_conformance import golden, tensors
 from moespec_conformance.address import Usage
 from moespec_conformance.expecting import expected
+from moespec_conformance.foreign import LONGEST, object_in
 from moespec_conformance.generator import Generated, generate
 from moespec_conformance.protocol import ARITHMETIC, BFLOAT16, Case, Tensors
 from moespec_conformance.spec import clauses
@@ -26,7 +26,8 @@ KINDS = ("bounded", "exact", "spread", "selection")
 MANNERS = ("plain", "strided", "again")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 TOO_LARGE = 2**16  # for a size in a config
-TOO_LONG = tensors.TOO_LONG  # for a file, bytes
+MOST = 2**24  # numbers that the generator makes for a case
+MOST_AXES = 8
 LARGEST_SHIFT = 100
 TOO_MANY = 10**5  # ways to choose groups, all of which the judge looks at
 ILLEGAL = (
@@ -70,9 +71,9 @@ def write(folder: Path, case: Case, **more: str) -> None:
 def case_from(folder: Path) -> Case:
     """The case in a folder, all of it checked."""
     told, inputs = prompt_of(folder), inputs_of(folder)
-    kind = "bounded"
-    if (folder / "expected.json").is_file():
-        kind = said(folder, content_of(folder / "expected.json"), "kind", KINDS)
+    kind, right = "bounded", folder / "expected.json"
+    if right.is_symlink() or right.exists():
+        kind = said(folder, content_of(right), "kind", KINDS)
     how: dict[str, Any] = {"kind": kind, "arithmetic": told.arithmetic, "manner": told.manner, "note": told.note}
     case = Case(told.id, told.op, told.config, lambda: dict(inputs), told.clauses, profiles=(), **how)
     try:
@@ -101,14 +102,9 @@ def prompt_of(folder: Path) -> Prompt:
 def content_of(path: Path) -> dict[str, Any]:
     """An object in a file of JSON."""
     try:
-        if path.stat().st_size > TOO_LONG:
-            raise Usage(f"{path} is too long")
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return object_in(tensors.bytes_of(path, LONGEST))
+    except (OSError, ValueError) as error:
         raise Usage(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise Usage(f"{path} must hold an object")
-    return {**content}
 
 
 def said(folder: Path, content: dict[str, Any], key: str, words: tuple[str, ...]) -> str:
@@ -121,26 +117,38 @@ def said(folder: Path, content: dict[str, Any], key: str, words: tuple[str, ...]
 
 def inputs_of(folder: Path) -> Tensors:
     """The tensors in in.safetensors, and those that the generator makes."""
-    made = content_of(folder / "prompt.json").get("generated", {})
+    generated = content_of(folder / "prompt.json").get("generated", {})
     try:
-        return tensors.read(folder / "in.safetensors") | {name: generate(told(one)) for name, one in made.items()}
+        made = {name: told(one) for name, one in generated.items()}
+        if sum(math.prod(max(n, 1) for n in one.shape) for one in made.values()) > MOST:
+            raise ValueError(f"more than {MOST} generated numbers")
+        return tensors.read(folder / "in.safetensors") | {name: generate(one) for name, one in made.items()}
     except ILLEGAL as error:
         raise Usage(f"{folder}: {error}") from error
 
 
 def told(one: dict[str, Any]) -> Generated:
     """A generated tensor as a prompt tells of it."""
-    shape, seed, shift = one["shape"], one["seed"], one["shift"]
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, seed, shift]):
+    shape, seed, shift = whole_numbers(one["shape"]), *whole_numbers([one["seed"], one["shift"]])
+    if len(shape) > MOST_AXES:
+        raise ValueError(f"a generated tensor has more than {MOST_AXES} axes")
+    if seed >= 2**64 or shift > LARGEST_SHIFT:
+        raise ValueError("a generated tensor's seed or shift is too large")
+    return Generated(shape, seed, shift)
+
+
+def whole_numbers(given: object) -> tuple[int, ...]:
+    """A list of whole numbers, 0 or more."""
+    numbers = cast("list[object]", given) if isinstance(given, list) else [None]
+    made = tuple(n for n in numbers if type(n) is int and n >= 0)
+    if len(made) < len(numbers):
         raise ValueError("a generated tensor has a shape, a seed and a shift, of whole numbers")
-    if math.prod(max(n, 1) for n in shape) > TOO_LONG // 4 or seed >= 2**64 or shift > LARGEST_SHIFT:
-        raise ValueError("a generated tensor is too large, or its seed or shift is")
-    return Generated(tuple(shape), seed, shift)
+    return made
 
 
 def legal(case: Case) -> None:
     """Raise a ValueError, its message beginning with a clause, unless the op takes these tensors by this config."""
-    sizes = [name for name, size in case.config.items() if isinstance(size, int) and size > TOO_LARGE]
+    sizes = [name for name, size in case.config.items() if largest(size) > TOO_LARGE]
     if sizes:
         raise ValueError(f"{', '.join(sizes)} beyond {TOO_LARGE}")
     cfg = MoEConfig.from_dict(case.config)
@@ -148,3 +156,9 @@ def legal(case: Case) -> None:
         raise ValueError(f"more than {TOO_MANY} ways to choose topk_group of n_group")
     wide = {n: t.astype(np.float32) if t.dtype == BFLOAT16 else t for n, t in case.inputs.items()}
     check(case.op, cfg, wide)
+
+
+def largest(size: object) -> int:
+    """The largest whole number of a config's field, which may be a block's two."""
+    numbers = cast("list[object]", size) if isinstance(size, list | tuple) else [size]
+    return max((n for n in numbers if isinstance(n, int)), default=0)
