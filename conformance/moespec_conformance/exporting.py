@@ -1,14 +1,13 @@
 """`moespec export` writes questions without answers; `moespec judge` judges what implementers wrote beside them."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
-from moespec_conformance import golden
+from moespec_conformance import golden, tensors
 from moespec_conformance.address import Usage
 from moespec_conformance.answering import question_bytes
 from moespec_conformance.answers import Answers
@@ -16,7 +15,9 @@ from moespec_conformance.asking import Question
 from moespec_conformance.cases import PROFILES, all_cases
 from moespec_conformance.checking import Damaged, Report, selected
 from moespec_conformance.expectations import read
+from moespec_conformance.foreign import LONGEST, object_in
 from moespec_conformance.judging import judged
+from moespec_conformance.members import VERSION
 from moespec_conformance.protocol import DEFAULT, Case
 from moespec_conformance.report.terminal import failure
 from moespec_conformance.report.writing import FEW, Reports
@@ -50,7 +51,7 @@ def export(
                     (target / name).write_bytes(content)
             progress.advance(progress.task_ids[0])
     told = {"profiles": list(profiles), "arithmetic": list(coarse), "cases": [one.id for one in cases]}
-    golden.write_json(folder / LIST, {"format": golden.FORMAT, "version": golden.VERSION, **told})
+    golden.write_json(folder / LIST, {"format": golden.FORMAT, "version": VERSION, **told})
     out.print(f"{len(cases)} questions in {folder}: answer each by out.safetensors or reply.json in its folder")
 
 
@@ -101,26 +102,29 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise Damaged(f"{folder} has no {LIST}: not exported, or not to its end")
     try:
-        told: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        told = object_in(tensors.bytes_of(path, LONGEST))
+    except (OSError, ValueError) as error:
         raise Damaged(f"{path} cannot be read: {error}") from error
-    if not isinstance(told, dict) or told.get("format") != golden.FORMAT:
+    if told.get("format") != golden.FORMAT:
         raise Damaged(f"{path} is not of format {golden.FORMAT}")
-    known = {"cases": all_cases(), "profiles": PROFILES, "arithmetic": ("float32", "bfloat16")}
+    known: dict[str, Collection[str]] = {
+        "cases": all_cases(),
+        "profiles": PROFILES,
+        "arithmetic": ("float32", "bfloat16"),
+    }
     for key, there in known.items():
-        names = told.get(key)
-        if not isinstance(names, list) or not names or any(type(n) is not str or n not in there for n in names):
+        names = cast("list[object]", told.get(key))
+        if type(names) is not list or not names or any(type(n) is not str or n not in there for n in names):
             raise Damaged(f"{path}: {key} must name some of this version's")
     if len(set(told["cases"])) < len(told["cases"]):
         raise Damaged(f"{path}: a case is named twice")
-    return {**told}
+    return told
 
 
 def unchanged(folder: Path, case: Case, answers: Answers) -> None:
     """The question lies there as it was asked."""
     for place, question in questions(case):
         for name, content in question_bytes(case.id, *question[:3]).items():
-            path = folder / place / name
-            if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
-                raise Damaged(f"{path} is not what was exported")
+            if not golden.same(content, folder / place / name):
+                raise Damaged(f"{folder / place / name} is not what was exported")
         answers.add(question, folder / place)
