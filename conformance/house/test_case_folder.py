@@ -57,7 +57,7 @@ def test_manner_and_property_stand_in_the_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        {"format": "2.0"},
+        {"format": "1.0"},
         {"id": "[/bold]"},
         {"id": 7},
         {"op": "gates"},

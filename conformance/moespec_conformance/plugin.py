@@ -15,7 +15,9 @@ CHILD: "pytest.StashKey[Runner]" = pytest.StashKey()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the flags."""
     group = parser.getgroup("moespec")
-    group.addoption("--impl", default=None, help="implementation to check: path.py[:Name], NAME[:ARG], module:Name or cmd:PROGRAM")
+    group.addoption(
+        "--impl", default=None, help="implementation to check: path.py[:Name], NAME[:ARG], module:Name or cmd:PROGRAM"
+    )
     group.addoption("--moespec-examples", type=int, default=50, help="inputs drawn for each property")
     group.addoption("--moespec-save", type=Path, default=None, help="folder that keeps what breaks a property")
     group.addoption("--moespec-profile", action="append", default=None, help="profile to check (may be repeated)")
