@@ -79,7 +79,7 @@ def best_first(found: Sequence[Shown], slug: str) -> tuple[Shown, ...]:
 def mutants(  # noqa: PLR0913, PLR0917 - one parameter an option
     only: Annotated[str, typer.Option(help="Only mutants whose slug matches this glob.")] = "*",
     op: Annotated[list[str] | None, typer.Option(help="Only cases of this op; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick/--full", help="Only recorded killers, only usual inputs.")] = False,  # noqa: FBT002
+    quick: Annotated[bool, typer.Option("--quick/--full", help="Only the surest killers, or usual inputs.")] = False,  # noqa: FBT002
     room: Annotated[float, typer.Option(help="Multiply every bound, to see what then survives.")] = 1.0,
     keep: Annotated[bool, typer.Option("--record", help="Record the killers found.")] = False,  # noqa: FBT002
     oracles: Annotated[bool, typer.Option(help="What others' ways to compare notice, as a table.")] = False,  # noqa: FBT002
@@ -113,13 +113,19 @@ def kept(fate: Fate) -> Record:
 
 
 def asking(slugs: Sequence[str], ops: Sequence[str] | None, *, quick: bool) -> dict[str, tuple[str, ...]]:
-    """Which mutants each case is asked of: all of them, or those it is recorded to kill."""
+    """Which mutants each case is asked of: all of them, or those it is recorded to kill most surely."""
     mine = set(Reference.profiles)
     cases = [c for c in all_cases().values() if set(c.profiles) & mine and (not ops or c.op in ops)]
     if not quick:
         return {case.id: tuple(slugs) if case.arithmetic == "float32" else () for case in cases}
-    kills = {case.id: tuple(s for s in slugs if s in RECORDED and case.id in RECORDED[s].killers) for case in cases}
+    kills = {case.id: tuple(slug for slug in slugs if case.id in surest(slug)) for case in cases}
     return {name: some for name, some in kills.items() if some}
+
+
+def surest(slug: str) -> tuple[str, ...]:
+    """The recorded killer that is surest; all of them, where what was asked before makes a difference."""
+    killers = RECORDED[slug].killers if slug in RECORDED else ()
+    return killers if MUTANTS[slug].remembers else killers[:1]
 
 
 def measured(slugs: Sequence[str], asked: dict[str, tuple[str, ...]], room: float, *, every: bool) -> Strength:

@@ -4,9 +4,13 @@ So the clause it breaks, its reading in float32, in float64 or with bounds, and 
 themselves.
 """
 
+import re
 from typing import NamedTuple
 
 from moespec_conformance.edits import Edit
+
+WORD = re.compile(r"\w+")
+KEEPING = ("vars", "HELD")  # where memory is kept
 
 
 class Mutant(NamedTuple):
@@ -22,5 +26,7 @@ class Mutant(NamedTuple):
 
     @property
     def remembers(self) -> bool:
-        """Whether it keeps something from one call to the next, on a function that it edits."""
-        return any(edit.name and edit.name in edit.new for edit in self.edits)
+        """Whether it keeps something from one call to the next: on a function, or in what it calls HELD."""
+        return any(
+            (edit.name and edit.name in edit.new) or set(KEEPING) & set(WORD.findall(edit.new)) for edit in self.edits
+        )
