@@ -7,12 +7,12 @@ faster than its GEMM, nor than the numbers they read and write can move; what go
 into them, and is the distance to that floor.
 """
 
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from inspect import currentframe
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Counted(Planes):
 
 
 @contextmanager
-def counting() -> Iterator[list[Work]]:
+def counting() -> Generator[list[Work]]:
     """A ledger of its own for what is run inside."""
     outer, Counted.ledger = Counted.ledger, []
     try:
@@ -71,15 +71,16 @@ def note(function: str, products: int = 0, others: int = 0, *, read: int, writte
 
 def caller() -> str:
     """The function of the reference that asked."""
-    frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to know
-    while frame.f_back is not None and not str(frame.f_globals.get("__name__")).startswith("moespec."):
+    frame = currentframe()
+    while frame and not str(frame.f_globals["__name__"]).startswith("moespec."):
         frame = frame.f_back
-    return f"{str(frame.f_globals.get('__name__')).removeprefix('moespec.')}.{frame.f_code.co_name}"
+    return f"{frame.f_globals['__name__'].removeprefix('moespec.')}.{frame.f_code.co_name}" if frame else "elsewhere"
 
 
-def gathers(index: Any) -> bool:  # noqa: ANN401 - NumPy's
+def gathers(index: object) -> bool:
     """Whether an index copies: it holds an array."""
-    return any(isinstance(part, np.ndarray | list) for part in (index if isinstance(index, tuple) else (index,)))
+    parts = cast("tuple[object, ...]", index) if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, np.ndarray | list) for part in parts)
 
 
 def plain(x: Array) -> Array:
