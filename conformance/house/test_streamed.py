@@ -56,7 +56,7 @@ def whole(cfg: MoEConfig, layer: Any) -> tuple[dict[str, Any], dict[int, ExpertW
 
 
 def keep(taken: dict[int, ExpertWeights], e: int, dweights: ExpertWeights) -> None:
-    """Copies, since the memory is used again; what comes twice (the shared expert's, on every rank) must be the same."""
+    """Copies, since the memory is used again; what every rank has (the shared expert's) must not differ."""
     if e in taken:
         same(dict(enumerate(dweights)), dict(enumerate(taken[e])))
     taken[e] = ExpertWeights(*map(np.copy, dweights))
