@@ -1,9 +1,6 @@
 """FP8's goals: ratios to yardsticks at most as yardsticks.py says, and Hopper's model within 10 ns a multiply-add."""
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 from statistics import median
 
 import pytest
@@ -28,11 +25,3 @@ def test_a_tensor_core_in_ten_nanoseconds(shape: tuple[int, int, int]) -> None:
     """Small products too, which cases are made of."""
     times = per_multiply_add(shape)
     assert median(times) <= PER_MULTIPLY_ADD, f"{median(times) * 1e9:.1f} ns a multiply-add"
-
-
-@pytest.mark.slow
-def test_a_layer_of_full_size_on_one_core() -> None:
-    """In a process of its own, so that its peak memory is its own."""
-    script = Path(__file__).with_name("v3_fp8.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)  # noqa: S603
-    assert not done.returncode, done.stdout + done.stderr

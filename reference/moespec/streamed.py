@@ -78,7 +78,7 @@ def pieces(
 def all_tokens(sent: Sent, cfg: MoEConfig) -> Iterator[Piece]:
     """MOE-1: the shared expert's share: every token, without a weight."""
     tokens, scale = sent.x_codes.shape[0], sent.x_codes.matrix.scale
-    return pieces(sent, np.arange(tokens), np.ones_like(scale, shape=(tokens,)), cfg)
+    return pieces(sent, np.arange(tokens, like=scale), np.ones_like(scale, shape=(tokens,)), cfg)
 
 
 def share_forward(share: Iterator[Piece], weights: Fp8Expert, cfg: MoEConfig) -> Iterator[tuple[Piece, Float]]:

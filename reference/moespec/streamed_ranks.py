@@ -95,8 +95,8 @@ def owned_backward(
 ) -> tuple[Float, Float]:
     """Gradients of the rows (N, H) and of their weights (N,), from dy of the tokens that came."""
     first, handle, sent, topk_weight = owned
-    n = handle.rows.row_token.shape[0]
-    dx, drow_weight = np.zeros_like(dy, shape=(n, dy.shape[1])), np.zeros_like(dy, shape=(n,))
+    drow_weight = np.zeros_like(dy, shape=handle.rows.row_token.shape)  # (N,)
+    dx = np.zeros_like(dy, shape=(drow_weight.shape[0], dy.shape[1]))  # (N, H)
     dweights = gradients_like(dy, cfg.moe_intermediate_size, cfg)
     start = 0
     for e, (t, k) in enumerate(segments(handle.rows), first):

@@ -6,7 +6,6 @@ than the expert in hand. Nothing in a file is believed: what does not fit is a V
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,24 +58,23 @@ def index(path: Path) -> dict[str, str]:
     return listed
 
 
-def header(path: Path) -> Iterator[tuple[str, Place]]:
+def header(path: Path) -> list[tuple[str, Place]]:
     """Names and places of a file's tensors."""
     try:
         whole = path.stat().st_size
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if whole < 8 or size > min(LONGEST, whole - 8):  # noqa: PLR2004 - bytes of the header's length
-                raise ValueError("it is too short, or no safetensors file")
-            told: Any = json.loads(file.read(size))
-        for name, one in told.items():
-            if name != "__metadata__":
-                begin, end = (8 + size + int(n) for n in one["data_offsets"])
-                yield (
-                    name,
-                    checked(name, Place(path, str(one["dtype"]), tuple(map(int, one["shape"])), begin, end), whole),
-                )
+            told: Any = json.loads(file.read(min(size, LONGEST)))
+        listed = [(str(name), one) for name, one in told.items() if name != "__metadata__"]
+        return [(name, checked(name, placed(path, 8 + size, one), whole)) for name, one in listed]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
+        raise ValueError(f"{path.name}: it cannot be read as safetensors: {error}") from error
+
+
+def placed(path: Path, start: int, told: dict[str, Any]) -> Place:
+    """What a header tells of one tensor; places count from the end of the header."""
+    begin, end = (start + int(n) for n in told["data_offsets"])
+    return Place(path, str(told["dtype"]), tuple(map(int, told["shape"])), begin, end)
 
 
 def checked(name: str, place: Place, whole: int) -> Place:
@@ -84,8 +82,8 @@ def checked(name: str, place: Place, whole: int) -> Place:
     _, dtype, shape, begin, end = place
     if dtype in DTYPES and end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
         raise ValueError(f"{name} of {dtype} {list(shape)} has {end - begin} bytes")
-    if min((*shape, 0)) < 0 or not 8 <= begin <= end <= whole:  # noqa: PLR2004
-        raise ValueError(f"{name} does not lie in the file, which has {whole} bytes: it was cut off")
+    if min((*shape, 0)) < 0 or not 0 <= begin <= end <= whole:
+        raise ValueError(f"{name} ends at byte {end}, and the file at {whole}: it was cut off")
     return place
 
 
@@ -102,7 +100,8 @@ def tensor(found: dict[str, Place], name: str, shape: tuple[int, ...], dtypes: t
         mapped = np.memmap(place.path, np.uint8, "r", place.begin, (place.end - place.begin,))
     except (OSError, ValueError) as error:
         raise ValueError(f"{place.path.name}: {name} cannot be mapped: {error}") from error
-    return np.asarray(mapped).view(DTYPES[place.dtype]).reshape(shape)
+    array: Array = np.asarray(mapped).view(DTYPES[place.dtype]).reshape(shape)
+    return array
 
 
 def matrix(found: dict[str, Place], name: str, shape: tuple[int, int], cfg: MoEConfig) -> Operand:

@@ -2,7 +2,7 @@
 
 import json as plain
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -89,7 +89,7 @@ def ranks(cfg: MoEConfig) -> Communicator:
 
 
 @contextmanager
-def together(comm: Communicator) -> Iterator[None]:
+def together(comm: Communicator) -> Generator[None]:
     """The caller's mistakes as such; a rank that fails ends the others, which would wait for it for ever."""
     try:
         yield
@@ -119,7 +119,7 @@ def work(step: Step) -> float:
 
 
 @contextmanager
-def watched(plan: list[Step], *, shows: bool) -> Iterator[Callable[[int], None]]:
+def watched(plan: list[Step], *, shows: bool) -> Generator[Callable[[int], None]]:
     """A bar on a terminal: what is left is told from the work of the experts to come, not from their number."""
     columns = BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
     with Progress(TextColumn("{task.description}"), *columns, console=err, transient=True, disable=not shows) as bar:

@@ -1,4 +1,4 @@
-"""What `moespec layer` says: seconds, memory, and how far from reading each expert once and multiplying at full speed."""
+"""What `moespec layer` says: seconds, memory, and how far from reading each expert once and multiplying at best."""
 
 import zlib
 from typing import Any, NamedTuple
@@ -81,15 +81,14 @@ def report(job: Job, told: list[Told], rate: Rates, source: str) -> dict[str, An
 
 def lines(made: dict[str, Any]) -> list[str]:
     """The same to be read."""
-    way = "forward and backward" if made["backward"] else "forward"
-    rate = made["rates"]
+    way, rate = "forward and backward" if made["backward"] else "forward", made["rates"]
+    gemms = f"dgemm {rate['dgemm'] / 1e9:.0f} and sgemm {rate['sgemm'] / 1e9:.0f} Gflop/s"
+    sums = ", ".join(f"{name} {each}" for name, each in made["checksums"].items())
     return [
         f"{made['tokens']} tokens, {way}, accumulate {made['accumulate']}, experts from {made['experts']}",
         *(line for rank, one in enumerate(made["ranks"]) for line in lines_of(rank, one, made)),
-        f"this machine now: reads {rate['read'] / 1e9:.1f} GB/s, dgemm {rate['dgemm'] / 1e9:.0f} and"
-        f" sgemm {rate['sgemm'] / 1e9:.0f} Gflop/s, on one core",
-        f"y: root mean square {made['size_of_y']:.4g}; checksums "
-        + ", ".join(f"{name} {each}" for name, each in made["checksums"].items()),
+        f"this machine now, one core: reads {rate['read'] / 1e9:.1f} GB/s, {gemms}",
+        f"y: root mean square {made['size_of_y']:.4g}; checksums: {sums}",
         *goals(made),
     ]
 
@@ -97,13 +96,15 @@ def lines(made: dict[str, Any]) -> list[str]:
 def lines_of(rank: int, one: dict[str, Any], made: dict[str, Any]) -> list[str]:
     """One rank's lines."""
     floor, unit = one["floor"], "dgemm" if made["accumulate"] == "exact" else "sgemm"
+    peak, beside = one["peak_bytes"] / MIB, one["peak_beside_tokens"] / MIB
+    read = f"{floor['bytes'] / 1e9:.2f} GB read in {floor['read']:.2f} s"
+    multiplied = f"{floor['flops'] / 1e9:.0f} Gflop of {unit} in {floor['gemm']:.2f} s"
     return [
         *([f"rank {rank}"] if len(made["ranks"]) > 1 else []),
         f"  {one['cpu_seconds']:.1f} s of CPU, {one['wall_seconds']:.1f} s",
-        f"  peak {one['peak_bytes'] / MIB:.0f} MiB, {one['peak_beside_tokens'] / MIB:.0f} beside the tokens' own arrays",
+        f"  peak {peak:.0f} MiB, {beside:.0f} beside the tokens' own arrays",
         f"  {one['experts_hit']} experts hit, the largest share has {one['largest_share']} rows",
-        f"  floor {floor['read'] + floor['gemm']:.2f} s: {floor['bytes'] / 1e9:.2f} GB read in {floor['read']:.2f} s,"
-        f" {floor['flops'] / 1e9:.0f} Gflop of {unit} in {floor['gemm']:.2f} s; it took {one['ratio_to_floor']:.1f} times that",
+        f"  floor {floor['read'] + floor['gemm']:.2f} s: {read}, {multiplied}; ratio {one['ratio_to_floor']:.1f}",
     ]
 
 

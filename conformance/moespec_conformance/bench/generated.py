@@ -1,8 +1,8 @@
 """Experts that need no file: any of them is made again by its number alone, and faster than it could be read.
 
 An expert's codes are a table of random words, again and again, each time multiplied by another odd word; bit 0 of
-each byte is then cleared, since the codes 0x7F and 0xFF are NaN. Odd words lose nothing, so each stretch of a matrix
-holds as many different codes as the table does. Words come from generator.py, which counts: nothing is kept but the table.
+each byte is then cleared, since the codes 0x7F and 0xFF are NaN. Words come from generator.py, which counts, so that
+nothing is kept but the table.
 """
 
 from functools import cache, partial

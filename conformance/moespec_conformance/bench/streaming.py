@@ -102,10 +102,10 @@ def counted(experts: Experts, done: Callable[[int], None]) -> Experts:
 
 def forward(job: Job, share: Share, comm: Communicator, experts: Experts) -> tuple[Float, Any]:
     """y (T, H) of this rank, and what the backward needs."""
-    x, _, *routing = share
+    x, _, topk_idx, topk_weight = share
     if comm.size == 1:
-        return layer_forward(x, *routing, experts, job.cfg)
-    (y,), cache = layer_ranks_forward(Tokens([x], *([a] for a in routing)), experts, job.cfg, comm)
+        return layer_forward(x, topk_idx, topk_weight, experts, job.cfg)
+    (y,), cache = layer_ranks_forward(Tokens([x], [topk_idx], [topk_weight]), experts, job.cfg, comm)
     return y, cache
 
 
