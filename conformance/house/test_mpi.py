@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.mpi
-PROGRAM = Path(__file__).with_name("ranked.py")
+FOLDER = Path(__file__).parent
+
+
+def by_mpi(ranks: int, *arguments: str) -> str:
+    """What Python prints with these arguments, a rank a process."""
+    beside = Path(sys.executable).parent
+    mpiexec = shutil.which("mpiexec", path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
+    assert mpiexec, "no mpiexec: pip install '.[mpi]'"
+    command = [mpiexec, "-n", str(ranks), sys.executable, "-m", "mpi4py", *arguments]
+    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, env=one_thread, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
 
 
 @pytest.mark.spec("RNK-4")
@@ -17,11 +29,13 @@ PROGRAM = Path(__file__).with_name("ranked.py")
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_processes_equal_one_rank(ranks: int) -> None:
     """Forward and backward; an empty rank, all tokens on one rank, all experts' work on one rank."""
-    beside = Path(sys.executable).parent
-    mpiexec = shutil.which("mpiexec", path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
-    assert mpiexec, "no mpiexec: pip install '.[mpi]'"
-    command = [mpiexec, "-n", str(ranks), sys.executable, "-m", "mpi4py", str(PROGRAM)]
-    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, env=one_thread, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == f"{ranks} ranks, {ranks * 9 * 25} arrays the same"
+    assert by_mpi(ranks, str(FOLDER / "ranked.py")) == f"{ranks} ranks, {ranks * 9 * 25} arrays the same"
+
+
+@pytest.mark.spec("MFP-2")
+@pytest.mark.spec("RNK-6")
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_processes_stream_what_one_holds(ranks: int) -> None:
+    """Outputs, gradients of 7 experts with rows, and on every rank the shared expert's: every bit of moe_fp8's."""
+    compared = 3 * (4 * ranks + 7 + ranks)
+    assert by_mpi(ranks, str(FOLDER / "ranked_streamed.py")) == f"{ranks} ranks, {compared} results the same"

@@ -14,7 +14,7 @@ from moespec.expert_fp8 import Fp8Expert
 from moespec.moe import expert_of, shared_of
 from moespec.moe_ranks import Tokens
 from moespec.ops_moe_fp8 import gradients, weights_of
-from moespec.ranks import Messages, in_process
+from moespec.ranks import Communicator, Messages, in_process
 from moespec.recipes import RECIPES
 
 f32 = np.float32
@@ -81,14 +81,25 @@ def streaming(cfg: MoEConfig, layer: Any) -> tuple[dict[str, Any], dict[int, Exp
 
 
 def over_ranks(cfg: MoEConfig, layer: Any, size: int) -> tuple[dict[str, Any], dict[int, ExpertWeights]]:
-    """The same, over ranks in this process: the last has no tokens of its own."""
-    weights, x, dy, topk_idx, topk_weight = layer
-    cuts = np.linspace(0, TOKENS, size, dtype=int)
+    """The same, over ranks in this process."""
+    outputs, taken = on_ranks(cfg, layer, in_process(size))
+    return {name: np.concatenate(parts) for name, parts in outputs.items()}, taken
+
+
+def part_of(rank: int, size: int) -> slice:
+    """Each rank's tokens: none for the last, if there are several."""
+    cuts = [*np.linspace(0, TOKENS, max(size, 2), dtype=int).tolist(), TOKENS]
+    return slice(cuts[rank], cuts[rank + 1])
+
+
+def on_ranks(cfg: MoEConfig, layer: Any, comm: Communicator) -> tuple[dict[str, list[Any]], dict[int, ExpertWeights]]:
+    """The outputs of the ranks that this process plays, and what their experts have as gradients."""
+    weights, *tokens = layer
     taken, experts = dict[int, ExpertWeights](), partial(at_hand, weights)
-    tokens = Tokens(*(np.split(a, cuts[1:]) for a in (x, topk_idx, topk_weight)))
-    y, cache = streamed_ranks.layer_ranks_forward(tokens, experts, cfg, in_process(size))
-    back = streamed_ranks.layer_ranks_backward(np.split(dy, cuts[1:]), cache, experts, partial(keep, taken), cfg)
-    return dict(zip(("y", "dx", "dx_shared", "dtopk_weight"), map(np.concatenate, (y, *back)), strict=True)), taken
+    x, dy, topk_idx, topk_weight = ([a[part_of(r, comm.size)] for r in comm.ranks] for a in tokens)
+    y, cache = streamed_ranks.layer_ranks_forward(Tokens(x, topk_idx, topk_weight), experts, cfg, comm)
+    back = streamed_ranks.layer_ranks_backward(dy, cache, experts, partial(keep, taken), cfg)
+    return dict(zip(("y", "dx", "dx_shared", "dtopk_weight"), (y, *back), strict=True)), taken
 
 
 WAYS: dict[str, Callable[..., Any]] = {
