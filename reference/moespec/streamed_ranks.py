@@ -134,7 +134,7 @@ def layer_ranks_forward(
     return y, StreamedRanksCache(comm, tokens, codes, owned)
 
 
-def shared_ranks_backward(
+def shared_gradients(
     dy: list[Float], cache: StreamedRanksCache, experts: Experts, take: Take, cfg: MoEConfig
 ) -> list[Float]:
     """RNK-6: the shared expert's gradients from all ranks' tokens, the same on all; and those of x (T, H) of each."""
@@ -160,7 +160,7 @@ def layer_ranks_backward(
 ) -> tuple[list[Float], list[Float], list[Float]]:
     """Gradients of x through routed and shared experts (T, H) each, and of topk_weight (T, K), of each rank."""
     comm, handles = cache.comm, [o.handle for o in cache.owned]
-    dx_shared = shared_ranks_backward(dy, cache, experts, take, cfg)
+    dx_shared = shared_gradients(dy, cache, experts, take, cfg)
 
     # RNK-4 was: y = the experts' rows, added at home; so dy goes where the token went
     owned = cache.owned
