@@ -10,6 +10,7 @@ import typer
 
 from moespec_conformance import golden as corpus
 from moespec_conformance.address import Usage
+from moespec_conformance.bench.command import bench
 from moespec_conformance.case_folder import folder_of
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Damaged, run, selected, smoke
@@ -134,6 +135,7 @@ def golden(
     )
 
 
+app.command()(bench)
 app.command()(count)
 app.command()(diff)
 app.command()(export)

@@ -106,7 +106,7 @@ def check_layer(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
 
 def check_lift(op: str, codes: Any, scale: Any, block: Block, target: Block) -> None:  # noqa: ANN401 - of ml_dtypes
     """QNT-8: the scales of E2M1 that is to be lifted are powers of two, and in each new block near enough."""
-    numbers, scale = decode(inside(codes, FORMATS["e2m1"]), FORMATS["e2m1"], np.float64), scale_inside(scale)
+    numbers, scale = decode(inside(codes, FORMATS["e2m1"]), FORMATS["e2m1"]).astype(np.float64), scale_inside(scale)
     powers = (np.frexp(scale)[0] == 0.5) & (scale >= 2.0**-127)  # noqa: PLR2004
     require(bool(np.all(powers)), f"QNT-8: {op}: scales must be powers of two, from 2^-127 on")
     each = np.where(numbers != 0, spread(scale, block, numbers.shape), 0)
@@ -131,7 +131,7 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
 def bits_of_sum(cfg: MoEConfig, tensors: Mapping[str, Any]) -> int:
     """ACC-1: in how many bits every sum of a stretch fits, whatever the order."""
     formats = (FORMATS[cfg.a_format], FORMATS[cfg.b_format])
-    a, b = (decode(inside(tensors[f"{o}_codes"], f), f, np.float64) for o, f in zip("ab", formats, strict=True))
+    a, b = (decode(inside(tensors[f"{o}_codes"], f), f).astype(np.float64) for o, f in zip("ab", formats, strict=True))
     (most_a, step_a), (most_b, step_b) = (extent(x, f) for x, f in zip((a, b), formats, strict=True))
     widths = (cfg.promote_every, cfg.a_block[1], cfg.b_block[1]) if cfg.promote_every else ()
     needed = most_a * most_b * min((b.shape[-1], *widths)) / (step_a * step_b)
