@@ -168,8 +168,11 @@ def grouped(
     """LIN-5: each row by its expert's matrix (M, N); zeros where group_index is -1."""
     experts, width = b.shape[:2]
     y = np.zeros_like(a.matrix.scale, shape=(group_index.shape[0], width))  # (M, N)
+    order = np.argsort(group_index, kind="stable")  # (M,)
+    # where each expert's rows begin and end, for Python to slice by
+    ends = np.searchsorted(group_index[order], np.arange(experts + 1, like=group_index)).tolist()
     for e in range(experts):
-        rows = np.flatnonzero(group_index == e)  # (n,)
+        rows = order[ends[e] : ends[e + 1]]  # (n,)
         if rows.shape[0]:
             y[rows] = matmul(rows_of(a, rows), expert_of(b, e), how)  # (n, N)
     return y
