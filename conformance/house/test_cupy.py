@@ -83,6 +83,7 @@ def test_cupys_compiler_is_where_the_adapter_looks_for_it(monkeypatch: pytest.Mo
     for name in ("_compile_using_nvrtc_no_warning", "compile_using_nvrtc"):
         monkeypatch.setattr(compiler, name, compile_, raising=False)
     monkeypatch.setattr(compiler, "_get_nvrtc_version", lambda: (12, 9))
+    monkeypatch.setattr(compiler, "_get_arch_for_options_for_nvrtc", lambda _: ("90",))
     monkeypatch.setattr(compiler, "_preprocess", lambda *_: "")
     monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")
     keep_subnormals(compiler)
