@@ -33,8 +33,7 @@ class Operand(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of its codes."""
-        shape: tuple[int, ...] = self.matrix.codes.shape
-        return shape
+        return tuple[int, ...](self.matrix.codes.shape)
 
 
 class Panel(NamedTuple):
@@ -169,7 +168,6 @@ def grouped(
     experts, width = b.shape[:2]
     y = np.zeros_like(a.matrix.scale, shape=(group_index.shape[0], width))  # (M, N)
     order = np.argsort(group_index, kind="stable")  # (M,)
-    # where each expert's rows begin and end, for Python to slice by
     ends = np.searchsorted(group_index[order], np.arange(experts + 1, like=group_index)).tolist()
     for e in range(experts):
         rows = order[ends[e] : ends[e + 1]]  # (n,)
@@ -180,10 +178,9 @@ def grouped(
 
 def columns_of(operand: Operand, start: int, size: int) -> Operand:
     """Some columns of a matrix, which begin and end where blocks do."""
-    (codes, scale), scheme = operand
-    width = scheme.block[1]
+    (codes, scale), width = operand.matrix, operand.scheme.block[1]
     part = Quantized(codes[:, start : start + size], scale[:, start // width : (start + size) // width])
-    return Operand(part, scheme)
+    return Operand(part, operand.scheme)
 
 
 def k_grouped(
