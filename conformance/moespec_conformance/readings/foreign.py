@@ -9,7 +9,7 @@ does, because a result's shape depends on values (a mask as an index, bincount, 
 """
 
 import inspect
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -150,7 +150,7 @@ def number(x: Any) -> Any:  # noqa: ANN401 - an argument of any kind
 
 def indices(index: Any) -> Any:  # noqa: ANN401 - NumPy's
     """An index; a mask among it makes the host wait for how much it lets through."""
-    parts = cast("tuple[Any, ...]", index if isinstance(index, tuple) else (index,))
+    parts: Any = index if isinstance(index, NESTED) else (index,)
     if any(isinstance(part, Foreign) and part.dtype == np.bool for part in parts):
         waited("mask")
     return host(index)
