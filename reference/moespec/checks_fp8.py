@@ -73,7 +73,8 @@ def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     if op in {"matmul_fp8", "grouped_matmul_fp8"}:
         check_sum(op, cfg, tensors)
     if op == "adamw":
-        require(int(tensors["step"]) >= 1, f"OPT-1: adamw: step must be 1 or more, not {tensors['step']}")
+        step = int(tensors["step"])
+        require(step >= 1, f"OPT-1: adamw: step must be 1 or more, not {step}")
         require(bool(np.all(tensors["exp_avg_sq"] >= 0)), "OPT-1: adamw: exp_avg_sq must be 0 or more")
 
 
@@ -119,7 +120,7 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """LIN-3: a sum that is never promoted has one scale along C. ACC-1: exact sums are those that float64 holds."""
     if not cfg.promote_every and cfg.accumulate != "float32":
         for name, width in (("a_scale", cfg.a_block[1]), ("b_scale", cfg.b_block[1])):
-            ends: Any = np.cumsum(tensors["expert_size"])[:-1] // width if "expert_size" in tensors else []
+            ends: Any = (np.cumsum(tensors["expert_size"])[:-1] // width).tolist() if "expert_size" in tensors else []
             for scale in np.split(scale_inside(tensors[name]), ends, axis=-1):
                 same = bool(np.all((scale == scale[..., :1]) | (np.isnan(scale) & np.isnan(scale[..., :1]))))
                 require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")

@@ -33,8 +33,7 @@ class Operand(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of its codes."""
-        shape: tuple[int, ...] = self.matrix.codes.shape
-        return shape
+        return tuple[int, ...](self.matrix.codes.shape)
 
 
 class Panel(NamedTuple):
@@ -168,8 +167,10 @@ def grouped(
     """LIN-5: each row by its expert's matrix (M, N); zeros where group_index is -1."""
     experts, width = b.shape[:2]
     y = np.zeros_like(a.matrix.scale, shape=(group_index.shape[0], width))  # (M, N)
+    order = np.argsort(group_index, kind="stable")  # (M,)
+    ends = np.searchsorted(group_index[order], np.arange(experts + 1, like=group_index)).tolist()
     for e in range(experts):
-        rows = np.flatnonzero(group_index == e)  # (n,)
+        rows = order[ends[e] : ends[e + 1]]  # (n,)
         if rows.shape[0]:
             y[rows] = matmul(rows_of(a, rows), expert_of(b, e), how)  # (n, N)
     return y
@@ -177,10 +178,9 @@ def grouped(
 
 def columns_of(operand: Operand, start: int, size: int) -> Operand:
     """Some columns of a matrix, which begin and end where blocks do."""
-    (codes, scale), scheme = operand
-    width = scheme.block[1]
+    (codes, scale), width = operand.matrix, operand.scheme.block[1]
     part = Quantized(codes[:, start : start + size], scale[:, start // width : (start + size) // width])
-    return Operand(part, scheme)
+    return Operand(part, operand.scheme)
 
 
 def k_grouped(
