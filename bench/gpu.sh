@@ -8,6 +8,7 @@ if ! devices=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 
   exit 3
 fi
 echo "on $devices"
+slug=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr '[:upper:]' '[:lower:]' | tr -cs 'a-z0-9\n' -)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 say() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
@@ -27,7 +28,7 @@ step() { # what it is, and the command
 step "the whole suite on the GPU" "$bin/moespec" check reference:cupy --timeout 600
 step "bits against NumPy's where clauses say exact; the list of what CuPy has" \
   "$bin/python" -m pytest -p no:cacheprovider -m "gpu or peers" conformance/house/test_cupy.py
-step "times, and ratios to cuBLAS's own" "$bin/moespec" bench --backend cupy
+step "times, and ratios to cuBLAS's own" "$bin/moespec" bench --backend cupy --json "bench/results/$slug.json"
 step "the FP8 units" "$bin/python" bench/hopper/probe.py
 
 say "done"

@@ -1,8 +1,10 @@
 """The bench: inputs of every op, products found in a run, limits, fits, and what is kept and compared."""
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,12 @@ from moespec.moe import MoEWeights, moe, moe_backward, moe_forward
 from moespec.signatures import OPS
 from moespec_conformance.address import Usage
 from moespec_conformance.bench import growth, store
+from moespec_conformance.bench.backend import BACKENDS, Backend
 from moespec_conformance.bench.goals import backward, forward, goals
 from moespec_conformance.bench.inputs import config, inputs
 from moespec_conformance.bench.layers import Shape, build
 from moespec_conformance.bench.ops import OWN, count, least, one, rest
-from moespec_conformance.bench.rates import Rates
+from moespec_conformance.bench.rates import Rates, rates
 from moespec_conformance.bench.recorded import by_step, products_of, recorded, run
 from moespec_conformance.bench.rows import missed, row, told
 from moespec_conformance.bench.spent import spent
@@ -106,12 +109,26 @@ def test_no_op_beats_its_limit() -> None:
 
 def test_an_op_s_row_says_all() -> None:
     """Time, limit, products, and the functions that the rest goes to."""
-    found = one("gate", CAN, 0.01)
+    found = one("gate", CAN, 0.01, BACKENDS["numpy"]())
     assert found["seconds"] > 0
     assert found["flops"] == 2 * 512 * 1024 * 64
     assert OWN in found["ratios"]
     assert "%" in rest(found)
     assert found["limit"] == pytest.approx(max(found["flops"] / CAN.sgemm, found["bytes"] / CAN.copy), rel=0.2)
+
+
+def test_an_op_is_timed_where_its_arrays_are_sent() -> None:
+    """With another clock there is no CPU time to share out; a backend that is not there says so."""
+    sent = list[int]()
+    elsewhere = Backend("elsewhere", lambda array: sent.append(1) or array.copy(), time.perf_counter)
+    found = one("expert", CAN, 0.01, elsewhere)
+    assert len(sent) == 4 + 3 * 3  # inputs, and each product's arrays
+    assert found["parts"] == {}
+    assert rest(found) == ""
+    assert rates(elsewhere.send, elsewhere.clock).gemm(8) > 0
+    if find_spec("cupy") is None:
+        assert "CuPy" in str(CliRunner().invoke(app, ["bench", "--backend", "cupy"]).exception)
+    assert isinstance(CliRunner().invoke(app, ["bench", "--backend", "abacus"]).exception, Usage)
 
 
 def test_goals_are_ratios_of_the_same_round() -> None:

@@ -10,6 +10,7 @@ import typer
 from moespec.signatures import OPS
 from moespec_conformance.address import Usage
 from moespec_conformance.bench import beside, goals, growth, ops, store
+from moespec_conformance.bench.backend import BACKENDS, Backend
 from moespec_conformance.bench.layers import SHAPES
 from moespec_conformance.bench.plot import draw
 from moespec_conformance.bench.rates import Rates, rates
@@ -23,6 +24,7 @@ BRIEF = 0.2  # seconds of CPU, at least, for an op
 def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     op: Annotated[list[str] | None, typer.Option(help="Only this op; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Ops alone: no goals, no growth.")] = False,  # noqa: FBT002
+    backend: Annotated[str, typer.Option(help="numpy, or cupy: a GPU, ops alone.")] = "numpy",
     side_by_side: Annotated[bool, typer.Option("--beside", help="The layer beside torch's and others'.")] = False,  # noqa: FBT002
     rounds: Annotated[int, typer.Option(min=1, help="Least number of rounds a case.")] = ROUNDS,
     json: Annotated[Path | None, typer.Option(help="Keep the run in this file.")] = None,
@@ -33,17 +35,20 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Time the reference: each op, its floor on this machine, the ratio, and what the rest goes to.
 
-    One BLAS thread and its CPU time; what is compared is timed in turn, and ratios are taken inside a round.
+    One BLAS thread and its CPU time (on a GPU, time); what is compared is timed in turn, and ratios are taken inside a round.
     """
     if compare:
         side(*map(store.load, compare))
         return
-    found: dict[str, Any] = {**store.about(), "rows": []}
+    if backend not in BACKENDS:
+        raise Usage(f"no backend {backend}; they are {', '.join(BACKENDS)}")
+    on = BACKENDS[backend]()
+    found: dict[str, Any] = {**store.about(on.device), "rows": []}
     with np.errstate(all="ignore"):
         if side_by_side:
             found["rows"] += shown(beside.rows(SHAPES, rounds))
         else:
-            found |= alone(op or list(OPS), rounds, quick=quick or bool(op))
+            found |= alone(op or list(OPS), rounds, on, quick=quick or bool(op) or backend != "numpy")
     if json:
         store.keep(json, found)
         out.print(f"kept in {json}", markup=False)
@@ -52,18 +57,19 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
         out.print(f"drawn into {plot}", markup=False)
 
 
-def alone(names: list[str], rounds: int, *, quick: bool) -> dict[str, Any]:
+def alone(names: list[str], rounds: int, on: Backend, *, quick: bool) -> dict[str, Any]:
     """The ops; and unless quick, the goals and the growth."""
     unknown = [name for name in names if name not in OPS]
     if unknown:
         raise Usage(f"no op {unknown[0]}; they are {', '.join(OPS)}")
-    can = rates()
+    can = rates(on.send, on.clock)
     out.print(
-        f"sgemm {can.sgemm / 1e9:.0f} GFLOP/s, dgemm {can.dgemm / 1e9:.0f} GFLOP/s, copy {can.copy / 1e9:.1f} GB/s "
-        "(read and written), measured now, on one thread\n",
+        f"{on.device}: sgemm {can.sgemm / 1e9:.0f} GFLOP/s, dgemm {can.dgemm / 1e9:.0f} GFLOP/s, "
+        f"copy {can.copy / 1e9:.1f} GB/s (read and written), measured now\n",
         markup=False,
+        soft_wrap=True,
     )
-    found: dict[str, Any] = {"rates": can._asdict(), "rows": list(table(names, can))}
+    found: dict[str, Any] = {"rates": can._asdict(), "rows": list(table(names, can, on))}
     if quick:
         return found
     out.print("\nwhat is promised", markup=False)
@@ -76,11 +82,11 @@ def alone(names: list[str], rounds: int, *, quick: bool) -> dict[str, Any]:
     return found
 
 
-def table(names: Iterable[str], can: Rates) -> Iterator[Row]:
+def table(names: Iterable[str], can: Rates, on: Backend) -> Iterator[Row]:
     """A line for each op, as it is measured."""
     line = "{:22} {:>9} {:>9} {:>6} {:>12} {:>6}  {}"
-    out.print(line.format("op", "ms", "floor ms", "ratio", "products ms", "ratio", "the rest goes to"), markup=False)
-    for row in ops.rows(names, can, BRIEF):
+    out.print(line.format("op", "ms", "floor ms", "ratio", "products ms", "ratio", "the rest goes to"), soft_wrap=True)
+    for row in ops.rows(names, can, BRIEF, on):
         own = row["ratios"].get(ops.OWN)
         products = (f"{row['seconds'] / own['ratio'] * 1e3:.3f}", f"{own['ratio']:.2f}") if own else ("", "")
         limit = row["limit"]

@@ -1,5 +1,6 @@
 """Every op at a size that is worth timing: its time, the machine's limit, its own products' time, and the rest."""
 
+import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from moespec.config import MoEConfig
 from moespec.ops import RUN
+from moespec_conformance.bench.backend import Backend
 from moespec_conformance.bench.inputs import Tensors, config, inputs, moved
 from moespec_conformance.bench.rates import Rates
 from moespec_conformance.bench.recorded import Product, by_step, products_of, recorded, run
@@ -21,28 +23,34 @@ OWN = "own products"
 CODES = ("cast", "quantize", "dequantize", "requantize", "lift_fp4", "adamw")
 
 
-def rows(names: Iterable[str], rates: Rates, seconds: float) -> Iterator[Row]:
+def rows(names: Iterable[str], rates: Rates, seconds: float, backend: Backend) -> Iterator[Row]:
     """One row for each op."""
     for op in names:
-        yield one(op, rates, seconds)
+        yield one(op, rates, seconds, backend)
 
 
-def one(op: str, rates: Rates, seconds: float) -> Row:
+def one(op: str, rates: Rates, seconds: float, backend: Backend) -> Row:
     """Time an op: beside its own matrix products, if it has any, and the limit that the machine sets."""
     cfg = config(op)
     given = inputs(op, cfg)
-    call: Call = partial(RUN[op], cfg, **given)
-    ledger, products = (
-        count(op, cfg, given),
-        products_of(partial(RUN[op], cfg, **{n: recorded(t) for n, t in given.items()})),
-    )
-    calls: dict[str, Call] = {op: call}
-    if products:
-        calls[OWN] = partial(run, products)
-    measured = compare(calls, 3, seconds)
+    ledger, products = count(op, cfg, given), found_in(op, cfg, given, backend)
     outside = moved(given) + moved(RUN[op](cfg, **given))
-    more = {"flops": sum(w.products for w in ledger), "bytes": outside, "limit": least(ledger, outside, rates)}
-    return row(op, measured, op=op, **more, parts=parts(call, products))
+    call: Call = partial(RUN[op], cfg, **{name: backend.send(tensor) for name, tensor in given.items()})
+    calls: dict[str, Call] = {op: call, OWN: partial(run, products)} if products else {op: call}
+    return {
+        **row(op, compare(calls, 3, seconds, backend.clock)),
+        "op": op,
+        "flops": sum(work.products for work in ledger),
+        "bytes": outside,
+        "limit": least(ledger, outside, rates),
+        "parts": parts(call, products) if backend.clock is time.thread_time else {},
+    }
+
+
+def found_in(op: str, cfg: MoEConfig, given: Tensors, backend: Backend) -> list[Product]:
+    """The products of a run on NumPy, with their arrays where the op is timed."""
+    found = products_of(partial(RUN[op], cfg, **{name: recorded(tensor) for name, tensor in given.items()}))
+    return [Product(step, *map(backend.send, arrays)) for step, *arrays in found]
 
 
 def count(op: str, cfg: MoEConfig, given: Tensors) -> list[Work]:

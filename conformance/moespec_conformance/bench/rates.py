@@ -3,13 +3,14 @@
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from moespec_conformance.bench.timing import one_thread
+from moespec_conformance.bench.timing import Clock, interleave
 
 SIZE = 1024  # rows and columns of the products
 COPIED = 32 << 20  # bytes: more than a cache holds
@@ -28,28 +29,20 @@ class Rates(NamedTuple):
         return self.dgemm if itemsize > 4 else self.sgemm  # noqa: PLR2004 - bytes of a float32
 
 
-def rate(work: float, call: Callable[[], object]) -> float:
-    """How much of this work is done in a second of CPU: the median of some runs, after one that is not counted."""
-    call()
-    seconds = list[float]()
-    for _ in range(TIMES):
-        start = time.thread_time()
-        call()
-        seconds.append(time.thread_time() - start)
-    return work / median(seconds)
+def rate(work: float, call: Callable[[], object], clock: Clock) -> float:
+    """How much of this work is done in a second: the median of some runs, after one that is not counted."""
+    return work / median(seconds for (seconds,) in interleave([call], TIMES, 0.0, clock))
 
 
-def rates() -> Rates:
-    """Measure them, on one thread."""
-    one_thread()
+def rates(send: Callable[[Any], Any] = np.asarray, clock: Clock = time.thread_time) -> Rates:
+    """Measure them, on one thread of this machine, or where arrays are sent."""
     gemm = list[float]()
     for dtype in (np.float32, np.float64):
-        a = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(dtype)
-        out = np.empty_like(a)
-        gemm.append(rate(2 * SIZE**3, lambda a=a, out=out: np.matmul(a, a, out=out)))  # type: ignore[misc]
-    source = np.ones(COPIED // 4, np.float32)
-    target = np.empty_like(source)
-    return Rates(*gemm, rate(2 * COPIED, lambda: np.copyto(target, source)))
+        a = send(np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(dtype))
+        gemm.append(rate(2 * SIZE**3, partial(np.matmul, a, a, out=np.empty_like(a)), clock))
+    source = send(np.ones(COPIED // 4, np.float32))
+    sgemm, dgemm = gemm
+    return Rates(sgemm, dgemm, rate(2 * COPIED, partial(np.copyto, np.empty_like(source), source), clock))
 
 
 def machine() -> dict[str, Any]:

@@ -32,7 +32,8 @@ class Recorded(np.ndarray[Any, Any]):
             kwargs["out"] = tuple(map(plain, out))
         made = getattr(ufunc, method)(*map(plain, args), **kwargs)
         if ufunc is np.matmul:
-            Recorded.products.append(Product(caller(), *map(plain, args), made))
+            a, b = map(plain, args)
+            Recorded.products.append(Product(caller(), a, b, made))
         return out[0] if out is not None else recorded(made)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - NumPy's

@@ -9,15 +9,14 @@ from moespec_conformance.bench.timing import Measured
 Row = dict[str, Any]
 
 
-def row(case: str, measured: Measured, goals: dict[str, float] | None = None, **more: Any) -> Row:  # noqa: ANN401
-    """Seconds (CPU, median), ratio to each yardstick with its rounds, goals, and the machine's load meanwhile."""
+def row(case: str, measured: Measured, goals: dict[str, float] | None = None) -> Row:
+    """Seconds (median), ratio to each yardstick with its rounds, goals, and the machine's load meanwhile."""
     ratios = {name: {"ratio": median(rounds), "rounds": rounds} for name, rounds in measured.rounds.items()}
     return {
         "case": case,
         "seconds": measured.seconds,
         "ratios": ratios,
         "goals": goals or {},
-        **more,
         "load": round(os.getloadavg()[0], 2),
     }
 
