@@ -18,7 +18,7 @@ class Backend(NamedTuple):
 
 
 def numpy() -> Backend:
-    """This machine, one thread."""
+    """One thread of the machine that this runs on."""
     return Backend(machine()["device"], lambda array: array, time.thread_time)
 
 

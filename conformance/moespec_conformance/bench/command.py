@@ -35,7 +35,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Time the reference: each op, its floor on this machine, the ratio, and what the rest goes to.
 
-    One BLAS thread and its CPU time (on a GPU, time); what is compared is timed in turn, and ratios are taken inside a round.
+    One BLAS thread and its CPU time; what is compared is timed in turn, and ratios are taken inside a round.
     """
     if compare:
         side(*map(store.load, compare))
