@@ -1,6 +1,6 @@
 """Runs the lines of FP8 and of the moments on arrays of any reading: for the shape comments, and for CuPy's doors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from moespec_conformance.cases.inputs import config
 from moespec_conformance.readings.bounded import Bounded
 from moespec_conformance.readings.foreign import Foreign
 
-FILES = ("quant", "accumulate", "linear", "expert_fp8", "moe_fp8", "optim")
+FILES = ("quant", "accumulate", "linear", "expert_fp8", "moe_fp8", "streamed", "optim")
 SIZES = {
     "hidden_size": 11,
     "moe_intermediate_size": 8,
@@ -80,8 +80,8 @@ def drive_products(ref: Any, cfg: Any, lift: Lift) -> None:
     linear.k_grouped(a, operand(9, 20), [8, 0, 12] + [0] * 9, along, how)
 
 
-def drive_layer(ref: Any, cfg: Any, lift: Lift) -> None:
-    """The layer's members, forward and backward, with gradients from codes and from values."""
+def members(ref: Any, cfg: Any, lift: Lift) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+    """Layers with gradients from codes and from values, with a gate and without: config, weights, and tokens."""
     rng, expert, layer = np.random.default_rng(6), ref.expert_fp8, ref.moe_fp8
     e, f, h, s = cfg.n_routed_experts, cfg.moe_intermediate_size, cfg.hidden_size, cfg.shared_width
 
@@ -103,11 +103,38 @@ def drive_layer(ref: Any, cfg: Any, lift: Lift) -> None:
             expert.Fp8Expert(stored(*k, f1, h) if member.gated else None, stored(*k, f1, h), stored(*k, h, f1))
             for k, f1 in (((e,), f), ((), s))
         )
-        gates = int(member.gated)
-        shapes = (e, h), (e, f * gates, h), (e, f, h), (e, h, f), (s * gates, h), (s, h), (h, s)
-        dweights = ref.moe.MoEWeights(*(np.zeros_like(number(*shape)) for shape in shapes))
         ids = np.argsort(rng.random((7, e)), axis=-1)[:, : cfg.num_experts_per_tok]
         topk_idx = Foreign(ids) if lift is Foreign else ids
-        weights = layer.Fp8Weights(routed, shared)
-        *_, cache = layer.layer_forward(number(7, h), topk_idx, number(*ids.shape), weights, member)
-        layer.layer_backward(number(7, h), cache, weights, dweights, member)
+        yield member, layer.Fp8Weights(routed, shared), (number(7, h), number(7, h), topk_idx, number(*ids.shape))
+
+
+def drive_layer(ref: Any, cfg: Any, lift: Lift) -> None:
+    """Every member forward and backward, whole and, where there are codes, an expert at a time."""
+    for member, weights, (x, dy, topk_idx, topk_weight) in members(ref, cfg, lift):
+        dweights = ref.ops_moe_fp8.gradients(member, x)
+        *_, cache = ref.moe_fp8.layer_forward(x, topk_idx, topk_weight, weights, member)
+        ref.moe_fp8.layer_backward(dy, cache, weights, dweights, member)
+        if lift != Bounded.lift:
+            experts = at_hand(ref, weights)
+            _, cache = ref.streamed.layer_forward(x, topk_idx, topk_weight, experts, member)
+            ref.streamed.layer_backward(dy, cache, experts, ignore, member)
+
+
+def drive_streamed_ranks(ref: Any, lift: Lift) -> None:
+    """An expert at a time on two ranks, on a copy whose T is a rank's tokens."""
+    cfg = ref.MoEConfig.from_dict(config(**SIZES, **BLOCKS))
+    for member, weights, (x, dy, topk_idx, topk_weight) in members(ref, cfg, lift):
+        tokens = ref.moe_ranks.Tokens(*([a[:3], a[3:]] for a in (x, topk_idx, topk_weight)))
+        experts, comm = at_hand(ref, weights), ref.ranks.in_process(2)
+        _, cache = ref.streamed_ranks.layer_ranks_forward(tokens, experts, member, comm)
+        ref.streamed_ranks.layer_ranks_backward([dy[:3], dy[3:]], cache, experts, ignore, member)
+
+
+def at_hand(ref: Any, weights: Any) -> Callable[[int], Any]:
+    """A source of experts that has them all."""
+    experts = weights.routed.up_proj.shape[0]
+    return lambda e: ref.moe_fp8.one_of(weights.routed, e) if e < experts else weights.shared
+
+
+def ignore(*_: Any) -> None:
+    """Take an expert's gradients, and keep nothing."""

@@ -35,8 +35,8 @@ FLOORS = [
     {"gate", "expert", "dispatch", "weights", "deepseek", "norm", "loss", "balance", "bias_update", "capacity"},
     {"moe", "layouts", "ranks", "count", "deepseek_kin", "ops_norm", "ops_balance", "expert_choice", "hierarchical"},
     {"moe_ranks", "ops_layout", "ops_router", "expert_fp8"},
-    {"ops_ranks", "ops_gate", "moe_fp8"},
-    {"ops_routing"},
+    {"ops_ranks", "ops_gate", "moe_fp8", "streamed"},
+    {"ops_routing", "streamed_ranks"},
     {"ops_moe_fp8"},
     {"ops", "cost", "presets"},
     {"traffic"},
@@ -132,7 +132,7 @@ def test_backward_stands_under_its_forward() -> None:
     """Each backward follows its forward, and quotes what it undoes."""
     for name in (
         *("expert", "dispatch", "layouts", "ranks", "moe_ranks", "moe", "gate"),
-        *("norm", "loss", "balance", "capacity", "expert_fp8", "moe_fp8"),
+        *("norm", "loss", "balance", "capacity", "expert_fp8", "moe_fp8", "streamed", "streamed_ranks"),
     ):
         text = (ROOT / f"reference/moespec/{name}.py").read_text(encoding="utf-8")
         functions = re.findall(r"^def (\w+)", text, re.MULTILINE)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drive_fp8 import FILES as OF_FP8
-from drive_fp8 import drive_fp8
+from drive_fp8 import drive_fp8, drive_streamed_ranks
 
 import moespec
 from moespec_conformance.cases.inputs import config
@@ -37,7 +37,8 @@ SIZES = {
 
 
 # on ranks T is a rank's tokens, and E its experts
-ON_RANKS, RANK_LETTERS = ("ranks", "moe_ranks"), {letter: LETTERS[letter] for letter in ("K", "H", "G", "S", "SF")}
+ON_RANKS = ("ranks", "moe_ranks", "streamed_ranks")
+RANK_LETTERS = {letter: LETTERS[letter] for letter in ("K", "H", "G", "S", "SF")}
 
 
 def load(path: str = "", text: str = "", n_group: int = 3) -> ModuleType:
@@ -210,6 +211,9 @@ def test_every_comment_is_met_and_true() -> None:
             drive_fp8(ref, lift)
     for lift in READINGS.values():
         drive_ranks(load("ranks"), lift)
+        with np.errstate(over="ignore"):
+            if lift != Bounded.lift:  # which has no codes
+                drive_streamed_ranks(load("ranks"), lift)
     assert seen == {(str(path), line) for path in FILES for line, _ in comments(path)}
 
 
@@ -236,6 +240,8 @@ def drive_file(name: str, ref: ModuleType) -> None:
             drive_fp8(ref)
     elif name in ON_RANKS:
         drive_ranks(ref)
+        with np.errstate(over="ignore"):
+            drive_streamed_ranks(ref, np.asarray)
     else:
         drive(ref, config_of(ref))
 

@@ -11,6 +11,7 @@ import typer
 from moespec_conformance import golden as corpus
 from moespec_conformance.address import Usage
 from moespec_conformance.bench.command import bench
+from moespec_conformance.bench.full_size import layer
 from moespec_conformance.case_folder import folder_of
 from moespec_conformance.cases import all_cases
 from moespec_conformance.checking import Damaged, run, selected, smoke
@@ -141,6 +142,7 @@ app.command()(diff)
 app.command()(export)
 app.command()(fingerprint)
 app.command()(judge)
+app.command()(layer)
 app.command()(mutants)
 app.command()(properties)
 app.command()(minimize)

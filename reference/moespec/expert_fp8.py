@@ -15,6 +15,8 @@ from moespec.expert import ExpertWeights
 from moespec.linear import Adding, Operand, matmul, transposed, values
 from moespec.quant import Quantized, Scheme, quantized_numbers
 
+Products = dict[str, tuple[Operand, Operand]]  # MFP-6: by a matrix's name, the operands that its gradient is made of
+
 
 class Fp8Expert(NamedTuple):
     """Quantised matrices of one expert, or of a stack of them, (out, in) as in checkpoints.
@@ -107,10 +109,9 @@ def expert_backward(
     dy: Float,  # (N, H)
     cache: Fp8Cache,
     weights: Fp8Expert,
-    dweights: ExpertWeights,
     cfg: MoEConfig,
-) -> tuple[Float, Float]:
-    """Gradients of x (N, H) and row_weight (N,); those of the weights, float32, are written into dweights."""
+) -> tuple[Float, Float, Products]:
+    """Gradients of x (N, H) and row_weight (N,), and what those of the weights are products of."""
     how, after, weight = adding(cfg), cfg.weight_position == "after_down", cache.row_weight[:, None]
     h, by_gate, by_up = slopes(cache.gate, cache.up, cfg)
 
@@ -121,7 +122,7 @@ def expert_backward(
 
     # EXP-3 was: y = h @ down_proj.T
     dh = matmul(dy_codes, transposed(weights.down_proj), how)  # (N, F)
-    dweights.down_proj[...] = matmul(by_token(dy, dy_codes, cfg), operand(entered.T, scheme_a(cfg)), how)  # (H, F)
+    products = {"down_proj": (by_token(dy, dy_codes, cfg), operand(entered.T, scheme_a(cfg)))}
     if not after:
         drow_weight = (dh * h).sum(axis=-1)  # (N,)
         dh = weight * dh  # (N, F)
@@ -129,12 +130,18 @@ def expert_backward(
     # EXP-2 was: h = opened(gate, up); EXP-1 was: gate = x @ gate_proj.T, up = x @ up_proj.T
     x_by_token = by_token(cache.x, cache.x_codes, cfg)  # (H, N)
     dx = np.zeros_like(dy)  # (N, H)
-    for d, w, dw in (
-        (dh[:, : by_gate.shape[1]] * by_gate, weights.gate_proj, dweights.gate_proj),
-        (dh * by_up, weights.up_proj, dweights.up_proj),
+    for name, d, w in (
+        ("gate_proj", dh[:, : by_gate.shape[1]] * by_gate, weights.gate_proj),
+        ("up_proj", dh * by_up, weights.up_proj),
     ):
         if w is not None:
             codes = operand(d, scheme_a(cfg))  # (N, F)
             dx += matmul(codes, transposed(w), how)  # (N, H)
-            dw[...] = matmul(by_token(d, codes, cfg), x_by_token, how)  # (F, H)
-    return dx, drow_weight
+            products[name] = by_token(d, codes, cfg), x_by_token
+    return dx, drow_weight, products
+
+
+def write_gradients(products: Products, dweights: ExpertWeights, cfg: MoEConfig) -> None:
+    """MFP-6: the gradients of an expert's matrices, float32."""
+    for name, (a, b) in products.items():
+        getattr(dweights, name)[...] = matmul(a, b, adding(cfg))

@@ -13,7 +13,15 @@ import numpy as np
 from moespec.arrays import Float, Int
 from moespec.config import MoEConfig
 from moespec.dispatch import Rows, rows_by_expert, segments
-from moespec.expert_fp8 import Fp8Cache, Fp8Expert, expert_backward, expert_forward, operand, sent_scheme
+from moespec.expert_fp8 import (
+    Fp8Cache,
+    Fp8Expert,
+    expert_backward,
+    expert_forward,
+    operand,
+    sent_scheme,
+    write_gradients,
+)
 from moespec.linear import expert_of, rows_of
 from moespec.moe import MoEWeights
 from moespec.moe import expert_of as gradients_of
@@ -82,7 +90,8 @@ def layer_backward(
     # MOE-1 was: y = routed + shared
     dx_shared = np.zeros_like(dy)  # (T, H)
     if weights.shared is not None and cache.shared is not None:
-        dx_shared, _ = expert_backward(dy, cache.shared, weights.shared, shared_gradients_of(dweights), cfg)
+        dx_shared, _, products = expert_backward(dy, cache.shared, weights.shared, cfg)
+        write_gradients(products, shared_gradients_of(dweights), cfg)
 
     # MOE-2 was: routed[t] += y_e
     dx = np.zeros_like(dy)  # (T, H)
@@ -90,7 +99,8 @@ def layer_backward(
     for e, (t, k) in enumerate(segments(cache.rows)):
         kept = cache.experts[e]
         if kept is not None:
-            dx_e, drow_weight = expert_backward(dy[t], kept, one_of(weights.routed, e), gradients_of(dweights, e), cfg)
+            dx_e, drow_weight, products = expert_backward(dy[t], kept, one_of(weights.routed, e), cfg)
+            write_gradients(products, gradients_of(dweights, e), cfg)
             dx[t] += dx_e  # (n, H)
             dtopk_weight[t, k] = drow_weight  # (n,)
     return dx, dx_shared, dtopk_weight

@@ -73,8 +73,8 @@ FOUND = (
         edits=(
             Edit(
                 "moe_fp8",
-                "expert_forward, operand, sent_scheme",
-                "expert_forward, operand, scheme_a, sent_scheme",
+                "    operand,\n",
+                "    operand,\n    scheme_a,\n",
             ),
             Edit(
                 "moe_fp8.layer_forward",
