@@ -11,7 +11,7 @@ from moespec_conformance.bench import beside
 from moespec_conformance.bench.layers import Shape
 
 TINY = Shape(T=6, H=8, F=4, E=4, K=2)
-ROWS = {"case", "ours", "ratios", "absent"}
+ROWS = {"case", "seconds", "ratios", "goals", "absent", "load"}
 
 
 def tiny(**contenders: Callable[[beside.Task], beside.Calls]) -> list[dict[str, Any]]:
@@ -30,12 +30,12 @@ def test_a_row_has_a_ratio_for_each_round() -> None:
     forward, both = tiny(plain=beside.plain, allocating=beside.ours_allocating)
     assert [row["case"] for row in (forward, both)] == [f"{TINY} forward", f"{TINY} forward and backward"]
     assert set(forward) == set(both) == ROWS
-    assert {name: len(ratios) for name, ratios in both["ratios"].items()} == {"plain": 1, "allocating": 1}
+    assert {name: len(found["rounds"]) for name, found in both["ratios"].items()} == {"plain": 1, "allocating": 1}
     assert forward["ratios"].keys() == {"plain"}
     assert forward["absent"] == {"allocating": "forward there are no gradients"}
     assert both["absent"] == {}
-    assert both["ours"] > 0
-    assert all(ratio > 0 for row in (forward, both) for ratios in row["ratios"].values() for ratio in ratios)
+    assert both["seconds"] > 0
+    assert all(found["ratio"] > 0 for row in (forward, both) for found in row["ratios"].values())
 
 
 def uninstalled(_: beside.Task) -> beside.Calls:
@@ -117,6 +117,15 @@ def test_what_cannot_be_compared_is_refused() -> None:
         tiny(short=said(lambda answer: answer.pop("ddown_proj")))
     with pytest.raises(ValueError, match="short: ddown_proj has 3 parts, not 4"):
         tiny(short=said(lambda answer: answer.update(ddown_proj=answer["ddown_proj"][1:])))
+
+
+def test_goals_are_of_torch_s_own() -> None:
+    """More room where single tokens are decoded; autograd only where there are many."""
+    few, many = TINY, TINY._replace(T=64)
+    assert beside.goals(many, "forward") == {"transformers": 1.25}
+    assert beside.goals(few, "forward") == {"transformers": 1.7}
+    assert beside.goals(many, "forward and backward") == {"torch loop": 1.15, "torch grouped": 1.15}
+    assert beside.goals(few, "forward and backward") == {}
 
 
 def test_versions_are_of_what_is_installed() -> None:
