@@ -46,7 +46,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     found: dict[str, Any] = {**store.about(on.device), "rows": []}
     with np.errstate(all="ignore"):
         if side_by_side:
-            found["rows"] += shown(beside.rows(SHAPES, rounds))
+            found |= {"versions": beside.versions(), "rows": list(shown(beside.rows(SHAPES, rounds)))}
         else:
             found |= alone(op or list(OPS), rounds, on, quick=quick or bool(op) or backend != "numpy")
     if json:
