@@ -134,7 +134,7 @@ def format_of(prompt: Any) -> Any:
 def codes(prompt: Any, _i: Tensors, got: Any, out: Tensors, name: str, everything: Tensors) -> bool:
     """Equal as the numbers they stand for; free in blocks without a scale."""
     fmt = format_of(prompt)
-    given, want = (decode(inside(a, fmt), fmt, np.float64) for a in (got, out[name]))
+    given, want = (decode(inside(a, fmt), fmt).astype(np.float64) for a in (got, out[name]))
     free = np.zeros(want.shape, np.bool)
     if "scale" in everything:
         free = np.isnan(each(prompt, everything["scale"], want.shape))
@@ -156,7 +156,7 @@ def quantized(prompt: Any, inputs: Tensors, got: Any, _out: Tensors, _name: str,
     if "x" not in inputs:
         return True  # what is requantised must be dequantised first: left to moespec
     fmt, s = format_of(prompt), each(prompt, everything["scale"], inputs["x"].shape)
-    number, given = inputs["x"] / s, decode(inside(got, fmt), fmt, np.float64)
+    number, given = inputs["x"] / s, decode(inside(got, fmt), fmt).astype(np.float64)
     ends = [rounded(number * (1 + sign * 2.0**-22), fmt) for sign in (-1, 1)]
     legal_codes = (np.minimum(*ends) <= given) & (given <= np.maximum(*ends))
     return bool((legal_codes | ~np.isfinite(number)).all())

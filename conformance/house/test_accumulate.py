@@ -210,7 +210,9 @@ def test_exact_sums_are_whole_numbers_sums(every: int) -> None:
         Adding("exact", every),
         c,
     )
-    whole_a, whole_b = ([[int(v) for v in row] for row in decode(x, FORMATS["e4m3"], np.float64) * 512] for x in (a, b))
+    whole_a, whole_b = (
+        [[int(v) for v in row] for row in decode(x, FORMATS["e4m3"]).astype(np.float64) * 512] for x in (a, b)
+    )
     for m in range(3):
         for n in range(0, 260, 13):
             dot = [x * y for x, y in zip(whole_a[m], whole_b[n], strict=True)]

@@ -23,7 +23,6 @@ from moespec_conformance.readings.spread import Spread
 
 STEP, CLOSE = 1e-200, 1e-13
 FAMILY = [name for name in MODELS if name != "deepseek-v3"]
-CUPY = set(Path(__file__).with_name("cupy_functions.txt").read_text(encoding="utf-8").splitlines())
 NOT_TRAINED = ("bias", "dy", "dtopk_weight", "dscores", "dlogits", "noise")
 
 
@@ -117,7 +116,6 @@ def test_foreign_arrays_run_every_op_of_a_member(model: str) -> None:
             got = RUN[case.op](case.cfg, **{n: Foreign(a.copy()) for n, a in case.inputs.items()})
         for out, array in got.items():
             assert np.array_equal(array.planes[0], plain[out]), (op, out)
-    assert Foreign.asked <= CUPY
 
 
 @pytest.mark.parametrize("model", FAMILY)

@@ -50,9 +50,28 @@ def test_damage_is_found(damage: str, tmp_path: Path) -> None:
     assert len(golden.differences(copy)) == 1
 
 
+def test_what_hardware_gave_is_no_part_of_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no difference, and a rebuild leaves it alone; but a link in that folder's place is a difference."""
+    monkeypatch.setattr(golden, "build", lambda made, _=None: (made / "MANIFEST.json").write_text("{}"))
+    monkeypatch.setattr(golden, "thin", list)
+    held = tmp_path / "golden" / "hardware" / "h100"
+    held.mkdir(parents=True)
+    (held / "vectors.safetensors").write_bytes(b"kept")
+    root = held.parents[1]
+    (root / "gate").mkdir()
+    golden.rebuild(root)
+    assert not (root / "gate").exists()
+    assert (held / "vectors.safetensors").read_bytes() == b"kept"
+    assert golden.differences(root) == []
+    held.parent.rename(tmp_path / "elsewhere")
+    (root / "hardware").symlink_to(tmp_path / "elsewhere")
+    assert golden.differences(root) == ["not of the corpus: hardware"]
+
+
 def test_the_corpus_keeps_its_budget() -> None:
     """10 MB in all, and no file over 1 MB."""
-    sizes = [path.stat().st_size for path in ROOT.rglob("*") if path.is_file()]
+    files = [path for path in ROOT.rglob("*") if path.is_file() and golden.HARDWARE not in path.parts]
+    sizes = [path.stat().st_size for path in files]
     assert sum(sizes) <= 10_000_000
     assert max(sizes) <= 1_000_000
     assert len(FOLDERS) == json.loads((ROOT / "MANIFEST.json").read_text())["cases"] == len(member_ids())

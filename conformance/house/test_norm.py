@@ -1,7 +1,6 @@
 """RMSNorm and cross entropy: gradients by complex step, every reading, and an implementation with planted bugs."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -94,8 +93,6 @@ def test_other_readings(name: str) -> None:
         np.testing.assert_allclose(golden.values[out], value, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(golden.bounds[out], truth.bounds[out], rtol=1e-9)
         assert np.array_equal(foreign[out].planes[0], plain[out])
-    names = set(Path(__file__).with_name("cupy_functions.txt").read_text(encoding="utf-8").splitlines())
-    assert Foreign.asked <= names
 
 
 def test_logarithm_and_root_stay_within_their_bounds() -> None:

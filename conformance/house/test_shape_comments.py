@@ -66,6 +66,7 @@ def drive(ref: ModuleType, cfg: Any, lift: Callable[[Any], Any] = np.asarray) ->
     topk_idx, topk_weight, _ = ref.gate.gate_forward(x, weights.gate_weight, bias, cfg)
     topk_idx[::3, 1] = -1
     rows = ref.dispatch.rows_by_expert(topk_idx, cfg.n_routed_experts)
+    ref.dispatch.count_rows(topk_idx, cfg.n_routed_experts)
     values = ref.dispatch.dispatch_forward(x, rows)
     ref.dispatch.dispatch_backward(values, rows, topk_weight)
     ref.dispatch.combine_forward(values, rows, topk_weight)

@@ -10,6 +10,7 @@ import typer
 
 from moespec_conformance import golden as corpus
 from moespec_conformance.address import Usage
+from moespec_conformance.bench.command import bench
 from moespec_conformance.bench.full_size import layer
 from moespec_conformance.case_folder import folder_of
 from moespec_conformance.cases import all_cases
@@ -135,6 +136,7 @@ def golden(
     )
 
 
+app.command()(bench)
 app.command()(count)
 app.command()(diff)
 app.command()(export)

@@ -85,7 +85,7 @@ def check_of(case: Case, name: str, right: Answer) -> Check:
 def codes_of(case: Case, right: Answer) -> Array:
     """Codes as they are stored; of NaN always the same one, and 0 where they are free: machines differ there."""
     fmt = format_out(case)
-    number = decode(right.values["codes"], fmt, np.float64)
+    number = decode(right.values["codes"], fmt).astype(np.float64)
     codes = np.where(np.isnan(number), encode(np.full(1, np.nan, np.float32), fmt, "nan"), right.values["codes"])
     return np.asarray(outside(np.where(blocks.free_codes(case, right, number), codes.dtype.type(0), codes), fmt))
 

@@ -21,6 +21,7 @@ from moespec_conformance.members import FLOOR, VERSION, member_ids
 from moespec_conformance.protocol import Array, Case, Tensors
 
 FORMAT = "2.0"
+HARDWARE = "hardware"  # what real tensor cores gave lies beside the corpus, and is none of it: nothing here rebuilds it
 
 
 def members() -> list[Case]:
@@ -114,10 +115,10 @@ def build(root: Path, on_case: Callable[[Case], None] | None = None) -> int:
 
 
 def rebuild(root: Path, on_case: Callable[[Case], None] | None = None) -> int:
-    """Replace the corpus in root by one built apart, so that a build that fails changes nothing; README.md stays."""
+    """Replace the corpus in root by one built apart, so that a failure changes nothing; README.md and hardware stay."""
     with tempfile.TemporaryDirectory(dir=root.parent) as made:
         count = build(Path(made), on_case)
-        for old in [p for p in root.iterdir() if p.is_dir()]:
+        for old in [p for p in root.iterdir() if p.is_dir() and p.name != HARDWARE]:
             shutil.rmtree(old)
         for new in Path(made).iterdir():
             shutil.move(new, root / new.name)
@@ -142,9 +143,9 @@ def compared(fresh: Path, held: Path) -> list[str]:
 
 
 def names(root: Path) -> set[str]:
-    """Whatever is in a corpus, folders apart: files, links, pipes."""
+    """Whatever is in a corpus, folders apart: files, links, pipes; but not what lies in a real folder `hardware`."""
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
-    return found - {"README.md"}
+    return {name for name in found if name != "README.md" and not name.startswith(f"{HARDWARE}/")}
 
 
 def same(content: bytes, held: Path) -> bool:

@@ -78,7 +78,7 @@ def check_values(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
         tokens, slots = tensors["topk_weight" if "topk_weight" in tensors else "topk_idx"].shape
         check_range(op, "row_token", tensors["row_token"], tokens)
         check_range(op, "row_slot", tensors["row_slot"], slots)
-        check_pairs(op, tensors["row_token"], tensors["row_slot"])
+        check_pairs(op, tensors["row_token"], tensors["row_slot"], slots)
 
 
 def check_range(op: str, name: str, ids: Int, size: int) -> None:
@@ -86,10 +86,10 @@ def check_range(op: str, name: str, ids: Int, size: int) -> None:
     require(not bool(np.any((ids < -1) | (ids >= size))), f"ARR-6: {op}: {name} must lie in -1 … {size - 1}")
 
 
-def check_pairs(op: str, row_token: Int, row_slot: Int) -> None:
+def check_pairs(op: str, row_token: Int, row_slot: Int, slots: int) -> None:
     """ARR-6: a row is of a token and a slot, or of neither; a slot has one row at most."""
     require(bool(np.all((row_token < 0) == (row_slot < 0))), f"ARR-6: {op}: a row has only one of token and slot")
-    taken = (row_token * (row_slot.max(initial=0) + 1) + row_slot)[row_token >= 0]
+    taken = (row_token * slots + row_slot)[row_token >= 0]
     require(len(np.unique(taken)) == len(taken), f"ARR-6: {op}: two rows are of the same token and slot")
 
 

@@ -73,7 +73,8 @@ def check_fp8(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     if op in {"matmul_fp8", "grouped_matmul_fp8"}:
         check_sum(op, cfg, tensors)
     if op == "adamw":
-        require(int(tensors["step"]) >= 1, f"OPT-1: adamw: step must be 1 or more, not {tensors['step']}")
+        step = int(tensors["step"])
+        require(step >= 1, f"OPT-1: adamw: step must be 1 or more, not {step}")
         require(bool(np.all(tensors["exp_avg_sq"] >= 0)), "OPT-1: adamw: exp_avg_sq must be 0 or more")
 
 
@@ -106,7 +107,7 @@ def check_layer(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
 
 def check_lift(op: str, codes: Any, scale: Any, block: Block, target: Block) -> None:  # noqa: ANN401 - of ml_dtypes
     """QNT-8: the scales of E2M1 that is to be lifted are powers of two, and in each new block near enough."""
-    numbers, scale = decode(inside(codes, FORMATS["e2m1"]), FORMATS["e2m1"], np.float64), scale_inside(scale)
+    numbers, scale = decode(inside(codes, FORMATS["e2m1"]), FORMATS["e2m1"]).astype(np.float64), scale_inside(scale)
     powers = (np.frexp(scale)[0] == 0.5) & (scale >= 2.0**-127)  # noqa: PLR2004
     require(bool(np.all(powers)), f"QNT-8: {op}: scales must be powers of two, from 2^-127 on")
     each = np.where(numbers != 0, spread(scale, block, numbers.shape), 0)
@@ -119,7 +120,7 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
     """LIN-3: a sum that is never promoted has one scale along C. ACC-1: exact sums are those that float64 holds."""
     if not cfg.promote_every and cfg.accumulate != "float32":
         for name, width in (("a_scale", cfg.a_block[1]), ("b_scale", cfg.b_block[1])):
-            ends: Any = np.cumsum(tensors["expert_size"])[:-1] // width if "expert_size" in tensors else []
+            ends: Any = (np.cumsum(tensors["expert_size"])[:-1] // width).tolist() if "expert_size" in tensors else []
             for scale in np.split(scale_inside(tensors[name]), ends, axis=-1):
                 same = bool(np.all((scale == scale[..., :1]) | (np.isnan(scale) & np.isnan(scale[..., :1]))))
                 require(same, f"LIN-3: {op}: without promotion {name} must be the same along C")
@@ -131,7 +132,7 @@ def check_sum(op: str, cfg: MoEConfig, tensors: Mapping[str, Any]) -> None:
 def bits_of_sum(cfg: MoEConfig, tensors: Mapping[str, Any]) -> int:
     """ACC-1: in how many bits every sum of a stretch fits, whatever the order."""
     formats = (FORMATS[cfg.a_format], FORMATS[cfg.b_format])
-    a, b = (decode(inside(tensors[f"{o}_codes"], f), f, np.float64) for o, f in zip("ab", formats, strict=True))
+    a, b = (decode(inside(tensors[f"{o}_codes"], f), f).astype(np.float64) for o, f in zip("ab", formats, strict=True))
     (most_a, step_a), (most_b, step_b) = (extent(x, f) for x, f in zip((a, b), formats, strict=True))
     widths = (cfg.promote_every, cfg.a_block[1], cfg.b_block[1]) if cfg.promote_every else ()
     needed = most_a * most_b * min((b.shape[-1], *widths)) / (step_a * step_b)

@@ -35,5 +35,6 @@ def check_received(op: str, recv_token: Int, recv_count: Int, tokens: int) -> No
     """RNK-3: a received row is of a token, and a rank receives a token once."""
     inside = (recv_token >= 0) & (recv_token < tokens)
     require(bool(np.all(inside)), f"RNK-3: {op}: recv_token must lie in 0 … {tokens - 1}")
-    received = np.repeat(np.arange(len(recv_count)), recv_count) * tokens + recv_token
+    rank = np.repeat(np.arange(len(recv_count), like=recv_count), recv_count.tolist())
+    received = rank * tokens + recv_token
     require(len(np.unique(received)) == len(received), f"RNK-3: {op}: a rank received a token twice")

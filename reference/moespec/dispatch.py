@@ -9,11 +9,15 @@ from moespec.arrays import Float, Int
 
 
 class Rows(NamedTuple):
-    """Which token and slot each row belongs to. Expert 0's rows come first, expert_count[0] of them."""
+    """Which token and slot each row belongs to. Expert 0's rows come first, expert_count[0] of them.
+
+    `sizes` are the counts once more, for Python to slice by: all of a layer that it must know of its arrays.
+    """
 
     row_token: Int  # (N,)
     row_slot: Int  # (N,)
     expert_count: Int  # (E,)
+    sizes: tuple[int, ...] = ()
 
 
 def count_rows(
@@ -31,16 +35,20 @@ def rows_by_expert(
     """DSP-1: one row for each slot that names an expert, ordered by expert, then token."""
     expert = topk_idx.reshape(-1)  # (T * K,)
     order = np.argsort(expert, kind="stable")  # (T * K,)
+    ids = np.arange(-1, n_routed_experts, like=expert)  # (n_routed_experts + 1,)
+    end = np.searchsorted(expert[order], ids, side="right")  # (n_routed_experts + 1,)
+    count = end[1:] - end[:-1]  # (n_routed_experts,)
+    sizes = tuple[int, ...](count.tolist())
 
-    # DSP-2: an empty slot (id -1) makes no row and is counted nowhere
-    order = order[expert[order] >= 0]  # (N,)
-    return Rows(order // topk_idx.shape[1], order % topk_idx.shape[1], count_rows(topk_idx, n_routed_experts))
+    # DSP-2: an empty slot (id -1) makes no row and is counted nowhere; in this order they all come first
+    order = order[order.shape[0] - sum(sizes) :]  # (N,)
+    return Rows(order // topk_idx.shape[1], order % topk_idx.shape[1], count, sizes)
 
 
 def segments(rows: Rows) -> Iterator[tuple[Int, Int]]:
     """The tokens and slots of each expert in turn, (n,) each, also of experts without rows."""
     start = 0
-    for count in rows.expert_count.tolist():
+    for count in rows.sizes:
         s = slice(start, start + count)
         yield rows.row_token[s], rows.row_slot[s]
         start += count

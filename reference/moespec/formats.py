@@ -111,16 +111,16 @@ def numbers(fmt: Format) -> Float:
     return value.astype(np.float32)
 
 
-def pairs(fmt: Format, dtype: np.dtype[Any]) -> npt.NDArray[np.complexfloating[Any, Any]]:
+def pairs(fmt: Format) -> npt.NDArray[np.complex64]:
     """What each two bytes of codes stand for, the first and lower one as the real part, the second as the imaginary."""
-    size, both = 1 << fmt.bits, np.result_type(dtype, np.complex64)
+    size = 1 << fmt.bits
     table = np.stack([np.tile(TABLES[fmt], size), np.repeat(TABLES[fmt], size)], axis=-1)
-    return table.astype(dtype).view(both)[:, 0]
+    return table.view(np.complex64)[:, 0]
 
 
 TABLES = {fmt: numbers(fmt) for fmt in FORMATS.values()}
 BYTES = [fmt for fmt in FORMATS.values() if fmt.bits == 8]  # noqa: PLR2004
-PAIRS = {(fmt, np.dtype(dtype)): pairs(fmt, np.dtype(dtype)) for fmt in BYTES for dtype in (np.float32, np.float64)}
+PAIRS = {fmt: pairs(fmt) for fmt in BYTES}
 
 
 def rounding(fmt: Format, overflow: str) -> Codes:
@@ -154,15 +154,15 @@ def encode(x: Float, fmt: Format, overflow: str) -> Codes:
     return codes.reshape(x.shape)
 
 
-def decode(codes: Codes, fmt: Format, dtype: type[np.floating[Any]] = np.float32) -> Float:
-    """FMT-2: the numbers that codes stand for, exactly, in float32 or wider."""
-    values: Float = np.empty_like(codes, dtype=dtype, order="C")
-    table: Any = TABLES[fmt].astype(dtype)
+def decode(codes: Codes, fmt: Format) -> Float:
+    """FMT-2: the numbers that codes stand for, exactly, in float32."""
+    values: Float = np.empty_like(codes, dtype=np.float32, order="C")
+    table: Any = TABLES[fmt]
     source: Any = codes
     target: Any = values
     if on_host(codes) and fmt.bits == 8 and codes.shape[-1] % 2 == 0 and codes.strides[-1] == 1:  # noqa: PLR2004
-        table = PAIRS[fmt, np.dtype(dtype)]  # two at a time
-        source, target = codes.view(np.uint16), values.view(table.dtype)
+        table = PAIRS[fmt]  # two at a time
+        source, target = codes.view(np.uint16), values.view(np.complex64)
     table = np.asarray(table, like=codes)
     band = max(1, CHUNK // max(1, math.prod(source.shape[1:])))
     for start in range(0, source.shape[0], band):

@@ -63,7 +63,8 @@ def masked(rows: Rows, alignment: int) -> Places:
 def compact(places: Places) -> Rows:
     """DSP-4: without its empty places a layout is the rows of dispatch, in its order."""
     full = places.row_token >= 0  # (N,)
-    return Rows(places.row_token[full], places.row_slot[full], places.expert_count)
+    sizes = tuple[int, ...](places.expert_count.tolist())
+    return Rows(places.row_token[full], places.row_slot[full], places.expert_count, sizes)
 
 
 def lay_out_forward(

@@ -33,26 +33,25 @@ class Operand(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of its codes."""
-        shape: tuple[int, ...] = self.matrix.codes.shape
-        return shape
+        return tuple[int, ...](self.matrix.codes.shape)
 
 
 class Panel(NamedTuple):
-    """Some rows of an operand, decoded or not (R, C), and their scales along C: of each row, or one row for all."""
+    """Some rows of an operand as numbers (R, C), and their scales along C: of each row, or one row for all."""
 
-    codes: Any
+    number: Float
     scale: Float
     scheme: Scheme
 
 
-def numbers(codes: Any, fmt: Format, wide: Any) -> Float:  # noqa: ANN401 - codes or numbers; a dtype
+def numbers(codes: Any, fmt: Format) -> Float:  # noqa: ANN401 - codes or numbers
     """The numbers that codes stand for; numbers stay what they are."""
-    return decode(codes, fmt, wide) if codes.dtype.kind == "u" else codes.astype(wide)
+    return decode(codes, fmt) if codes.dtype.kind == "u" else codes
 
 
 def values(operand: Operand) -> Float:
     """QNT-6: what a quantised matrix stands for (R, C)."""
-    x = numbers(operand.matrix.codes, operand.scheme.fmt, np.float32)
+    x = numbers(operand.matrix.codes, operand.scheme.fmt)
     return x * spread(operand.matrix.scale, operand.scheme.block, operand.shape)
 
 
@@ -82,7 +81,7 @@ def matmul(
         return dequantized_matmul(a, b, c)
     wide = np.float64 if how.accumulate == "exact" else np.float32
     left = panel(a, slice(0, size))
-    left = left._replace(codes=numbers(left.codes, a.scheme.fmt, wide))
+    left = left._replace(number=left.number.astype(wide))
     columns = list[Float]()
     for n in range(0, rows, TILE):
         part = slice(n, min(n + TILE, rows))
@@ -94,27 +93,27 @@ def panel(operand: Operand, rows: slice) -> Panel:
     """Some rows of an operand; one row of scales where one row of blocks holds them all."""
     (codes, scale), scheme = operand
     height = scheme.block[0]
-    codes = codes[rows]  # (R, C)
+    number = numbers(codes[rows], scheme.fmt)  # (R, C)
     if rows.start // height == (rows.stop - 1) // height:
         scale = scale[rows.start // height][None, :]  # (1, J)
     else:
         scale = np.repeat(scale, height, axis=0)[rows]  # (R, J)
-    return Panel(codes, scale, scheme)
+    return Panel(number, scale, scheme)
 
 
 def tile(a: Panel, b: Panel, how: Adding, c: Float | None) -> Float:
     """LIN-1, LIN-2: some columns of the product (M, N): each stretch times its scales, added in order of C."""
     formats = (a.scheme.fmt, b.scheme.fmt)
-    x = a.codes  # (M, C)
+    x = a.number  # (M, C)
     if not how.promote_every:
         # LIN-3: one accumulator through the whole of C, which starts at c; the scales are the same all along
-        w = numbers(b.codes, formats[1], x.dtype)  # (N, C)
+        w = b.number.astype(x.dtype)  # (N, C)
         return inner(x, w, c, formats, how) * (a.scale[:, :1] * b.scale[None, :, 0])
     a_width, b_width = a.scheme.block[1], b.scheme.block[1]
     total = c
     for k in stretches(x.shape[1], [a_width, b_width, how.promote_every]):
         scale = a.scale[:, k.start // a_width, None] * b.scale[None, :, k.start // b_width]
-        w = numbers(b.codes[:, k], formats[1], x.dtype)  # (N, n): decoded here, it is still in the cache
+        w = b.number[:, k].astype(x.dtype)  # (N, n)
         term = inner(x[:, k], w, None, formats, how)  # (M, N)
         term *= scale  # (M, N)
         if total is not None:
@@ -168,8 +167,10 @@ def grouped(
     """LIN-5: each row by its expert's matrix (M, N); zeros where group_index is -1."""
     experts, width = b.shape[:2]
     y = np.zeros_like(a.matrix.scale, shape=(group_index.shape[0], width))  # (M, N)
+    order = np.argsort(group_index, kind="stable")  # (M,)
+    ends = np.searchsorted(group_index[order], np.arange(experts + 1, like=group_index)).tolist()
     for e in range(experts):
-        rows = np.flatnonzero(group_index == e)  # (n,)
+        rows = order[ends[e] : ends[e + 1]]  # (n,)
         if rows.shape[0]:
             y[rows] = matmul(rows_of(a, rows), expert_of(b, e), how)  # (n, N)
     return y
@@ -177,10 +178,9 @@ def grouped(
 
 def columns_of(operand: Operand, start: int, size: int) -> Operand:
     """Some columns of a matrix, which begin and end where blocks do."""
-    (codes, scale), scheme = operand
-    width = scheme.block[1]
+    (codes, scale), width = operand.matrix, operand.scheme.block[1]
     part = Quantized(codes[:, start : start + size], scale[:, start // width : (start + size) // width])
-    return Operand(part, scheme)
+    return Operand(part, operand.scheme)
 
 
 def k_grouped(

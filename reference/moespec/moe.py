@@ -195,5 +195,6 @@ def moe(
     y = np.zeros_like(x)  # (T, H)
     for e, (t, k) in enumerate(segments(rows_by_expert(topk_idx, cfg.n_routed_experts))):
         y[t] += weighted(x[t], topk_weight[t, k], expert_of(weights, e), cfg)  # (n, H)
-    y += expert_forward(x, shared_of(weights), cfg)[0]  # (T, H)
+    if cfg.n_shared_experts:
+        y += expert_forward(x, shared_of(weights), cfg)[0]  # (T, H)
     return y

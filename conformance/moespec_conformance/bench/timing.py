@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
 ROUNDS = 9  # at least, and more where a round is short
 SECONDS = 4.0  # of CPU, at least, for all rounds together
 OPENBLAS = ("scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads", "openblas_set_num_threads")
@@ -42,8 +43,10 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def interleave(calls: Sequence[Call], rounds: int = ROUNDS, seconds: float = SECONDS) -> list[list[float]]:
-    """CPU seconds of all calls, round by round, in rotated order; a first round is not counted."""
+def interleave(
+    calls: Sequence[Call], rounds: int = ROUNDS, seconds: float = SECONDS, clock: Clock = time.thread_time
+) -> list[list[float]]:
+    """Seconds of all calls, round by round, in rotated order; a first round is not counted."""
     one_thread()
     spent: list[list[float]] = []
     process, thread = time.process_time(), time.thread_time()
@@ -51,17 +54,19 @@ def interleave(calls: Sequence[Call], rounds: int = ROUNDS, seconds: float = SEC
         spent.append([0.0] * len(calls))
         for j in range(len(calls)):
             i = (len(spent) + j) % len(calls)
-            start = time.thread_time()
+            start = clock()
             calls[i]()
-            spent[-1][i] = time.thread_time() - start
+            spent[-1][i] = clock() - start
     process, thread = time.process_time() - process, time.thread_time() - thread
-    if process > 1.1 * thread + 0.1:
+    if clock is time.thread_time and process > 1.1 * thread + 0.1:
         raise RuntimeError("BLAS runs more than one thread: set OPENBLAS_NUM_THREADS=1 before Python starts")
     return spent[1:]
 
 
-def compare(calls: dict[str, Call], rounds: int = ROUNDS, seconds: float = SECONDS) -> Measured:
+def compare(
+    calls: dict[str, Call], rounds: int = ROUNDS, seconds: float = SECONDS, clock: Clock = time.thread_time
+) -> Measured:
     """The first of the calls against each of the others."""
-    times = interleave(list(calls.values()), rounds, seconds)
+    times = interleave(list(calls.values()), rounds, seconds, clock)
     others = enumerate(list(calls)[1:], 1)
     return Measured(median(each[0] for each in times), {n: [each[0] / each[i] for each in times] for i, n in others})

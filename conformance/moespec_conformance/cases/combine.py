@@ -74,7 +74,7 @@ def combine(slug: str, ids: Ids, edit: Callable[[Draw, Tensors], None] | None = 
     def build() -> Tensors:
         draw = Draw(name)
         topk_idx = ids(draw).astype(np.int64)
-        token, slot, _ = rows_by_expert(topk_idx, cfg["n_routed_experts"])
+        token, slot = rows_by_expert(topk_idx, cfg["n_routed_experts"])[:2]
         t: Tensors = {"rows": draw.normal(len(token), cfg["hidden_size"]), "row_token": token, "row_slot": slot}
         t["topk_weight"] = np.abs(draw.normal(*topk_idx.shape)) * (topk_idx >= 0)
         if edit:

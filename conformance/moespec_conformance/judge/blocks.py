@@ -97,7 +97,7 @@ def near_codes(b: Blocks, codes: Array, scale: Array) -> Finding:
     """QNT-4 given the implementation's own scales; QNT-5: what was NaN or infinite does not come back finite."""
     fmt = b.scheme.fmt
     each = spread(scale.astype(np.float64), b.scheme.block, b.x.shape)
-    got = decode(codes, fmt, np.float64)
+    got = decode(codes, fmt).astype(np.float64)
     with np.errstate(all="ignore"):
         number, slack = b.x / each, 0.0 if b.scheme.scale_format == "ue8m0" else NEAR * near.ROOM
         ends = np.sort(np.stack([number * (1 - slack), number * (1 + slack)]), axis=0)
@@ -139,7 +139,7 @@ def signed_alike(got: Array, x: Array, fmt: Format) -> Array:
 def same_codes(case: Case, right: Answer, codes: Array) -> Finding:
     """Bit for bit, as numbers: any NaN is one, and so are E2M1's zeros; a block whose scale is NaN has free codes."""
     fmt = format_out(case)
-    got, want = (decode(c, fmt, np.float64) for c in (codes, right.values["codes"]))
+    got, want = (decode(c, fmt).astype(np.float64) for c in (codes, right.values["codes"]))
     alike = (got == want) & ((np.signbit(got) == np.signbit(want)) | (fmt.bits == 4))  # noqa: PLR2004 - E2M1's
     alike |= np.isnan(got) & np.isnan(want) | free_codes(case, right, want)
     if alike.all():

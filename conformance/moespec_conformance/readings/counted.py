@@ -20,7 +20,7 @@ from moespec_conformance.readings.planes import Array, Planes
 from moespec_conformance.readings.portable import ASKED, EXACT
 
 MOVES = "index"  # what gathers and scatters are called in a ledger
-ELEMENTWISE = (*(f for f in EXACT if f is not np.max), np.exp, np.log, np.log1p, np.tanh, np.ldexp)
+ELEMENTWISE = (*(f for f in EXACT if f is not np.max), np.exp, np.log, np.log1p, np.tanh)
 
 
 class Work(NamedTuple):
@@ -128,6 +128,13 @@ def frexp(a: Counted) -> tuple[Counted, Array]:
     return Counted(np.asarray(mantissa)), exponent
 
 
+def ldexp(a: Counted, exponent: Counted) -> Counted:
+    """Exponents come lifted, and are whole numbers again."""
+    made = np.ldexp(plain(a), plain(exponent).astype(np.int32))
+    note("ldexp", others=made.size, read=2 * made.size, written=made.size)
+    return Counted(np.asarray(made))
+
+
 def by_step(ledger: list[Work]) -> dict[str, Work]:
     """The ledger, added up by the reference's functions, in the order in which they were first called."""
     found: defaultdict[str, list[Work]] = defaultdict(list)
@@ -148,7 +155,8 @@ def floor(ledger: list[Work], flops: float, numbers: float) -> float:
 Counted.RULES = {
     **{f: partial(element_by_element, f) for f in ELEMENTWISE},
     **{f: partial(asked, f) for f in ASKED},
-    **{f: partial(reduced, f) for f in (np.sum, np.max)},
+    **{f: partial(reduced, f) for f in (np.sum, np.max, np.amax)},
     np.matmul: matmul,
     np.frexp: frexp,
+    np.ldexp: ldexp,
 }

@@ -71,7 +71,7 @@ FOUND = (
         slug="moments-accept-step-zero",
         clause="OPT-1",
         symptom="Step 0 is computed: both corrections are 0 / 0.",
-        edits=(Edit("checks_fp8.check_fp8", 'int(tensors["step"]) >= 1', "True"),),
+        edits=(Edit("checks_fp8.check_fp8", "step >= 1", "True"),),
         cite="guess",
         trigger="steps that are counted from 0",
         direction="training",

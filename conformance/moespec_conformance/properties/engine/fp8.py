@@ -86,7 +86,7 @@ def quantised(hand: Hand, config: Config, rows: int, columns: int, operand: str)
 
 def values_of(codes: Array, name: str) -> Array:
     """What codes stand for, in float64."""
-    return np.asarray(decode(codes, FORMATS[name], np.float64))
+    return np.asarray(decode(codes, FORMATS[name]).astype(np.float64))
 
 
 def passed_on(out: Tensors, name: str) -> Tensors:

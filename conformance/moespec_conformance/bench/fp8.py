@@ -1,51 +1,27 @@
-"""FP8 against yardsticks: a copy of the float32 array, ml_dtypes, torch, and NumPy's float32 product of the same shape.
+"""FP8 against yardsticks: a copy of the float32 array, ml_dtypes, torch, and NumPy's float32 product of that shape."""
 
-How it is measured: as floor.py says. A round runs ours and every yardstick once each; ratios are taken inside a round.
-"""
-
+import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-from floor import Call, interleave, one_thread
 
 from moespec.accumulate import UNITS, fused
 from moespec.formats import FORMATS, decode, encode
 from moespec.linear import Adding, Operand, matmul
 from moespec.quant import Scheme, quantize
+from moespec_conformance.bench.timing import Call
 
 E4M3 = FORMATS["e4m3"]
 SHAPE = (4096, 2048)
 PRODUCTS = ((8, 2048, 7168), (48, 2048, 2048), (64, 2048, 7168), (256, 512, 2048), (512, 1408, 2048))  # M, N, C
 FEW = 64  # rows up to which a product reads weights rather than multiplies
 UNIT_SHAPES = ((50, 50, 32), (64, 128, 512))  # M, N, C
-ROUNDS, SECONDS = 9, 2.0  # at least
-
-
-class Case(NamedTuple):
-    """What is measured: first ours, then its yardsticks; and the goals, each a ratio to a yardstick at most."""
-
-    name: str
-    build: Callable[[], dict[str, Call]]
-    goals: dict[str, float]
-
-
-class Ratios(NamedTuple):
-    """Seconds of ours (their median), and in each round its ratio to each yardstick."""
-
-    seconds: float
-    rounds: dict[str, list[float]]
-
-    def of(self, name: str) -> float:
-        """The figure that counts."""
-        return median(self.rounds[name])
-
-    def __str__(self) -> str:
-        """Median, and the least and largest round, of each yardstick."""
-        return ", ".join(f"{self.of(n):.2f} [{min(r):.2f} .. {max(r):.2f}] of {n}" for n, r in self.rounds.items())
+NANOSECONDS = "10 ns a multiply-add"
+Case = tuple[str, Callable[[], dict[str, Call]], dict[str, float]]
 
 
 def scheme(*block: int) -> Scheme:
@@ -127,36 +103,28 @@ def stepping(m: int, n: int, c: int) -> dict[str, Call]:
     """ACC-3: Hopper's tensor core; its yardstick is time itself."""
     a, b = (decode(quantize(draw(rows, c, seed=rows), scheme(1, c)).codes, E4M3) for rows in (m, n))
     start = np.zeros((m, n), np.float32)
-    return {"ours": lambda: fused(a, b, start, (E4M3, E4M3), UNITS["hopper"])}
+    return {
+        "ours": lambda: fused(a, b, start, (E4M3, E4M3), UNITS["hopper"]),
+        NANOSECONDS: lambda: pass_time(m * n * c * 10e-9),
+    }
 
 
-def case_of_product(m: int, n: int, c: int) -> Case:
-    """One shape; with few rows, decoding counts."""
-    return Case(f"matmul exact {m}x{n}x{c}", lambda: multiplying(m, n, c), {"sgemm": 3.5 if m <= FEW else 4.5})
+def pass_time(seconds: float) -> None:
+    """A yardstick that is a time: of this thread's CPU."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
 
 
-CASES = (
-    Case("encode e4m3", encoding, {"memcpy": 6.0, "ml_dtypes": 1 / 2}),
-    Case("decode e4m3, 16 rows", lambda: decoding(16, SHAPE[1]), {"memcpy": 2.0, "ml_dtypes": 1 / 5}),
-    Case("decode e4m3, 128x128", lambda: decoding(128, 128), {}),
-    Case("quantize 1x128", lambda: quantizing(1, 128), {"memcpy": 8.0, "torch": 1.0}),
-    Case("quantize 128x128", lambda: quantizing(128, 128), {}),
-    *(case_of_product(*shape) for shape in PRODUCTS),
+CASES: tuple[Case, ...] = (
+    ("encode e4m3", encoding, {"memcpy": 6.0, "ml_dtypes": 1 / 2}),
+    ("decode e4m3, 16 rows", lambda: decoding(16, SHAPE[1]), {"memcpy": 2.0, "ml_dtypes": 1 / 5}),
+    ("decode e4m3, 128x128", lambda: decoding(128, 128), {}),
+    ("quantize 1x128", lambda: quantizing(1, 128), {"memcpy": 8.0, "torch": 1.0}),
+    ("quantize 128x128", lambda: quantizing(128, 128), {}),
+    *(
+        (f"matmul exact {m}x{n}x{c}", partial(multiplying, m, n, c), {"sgemm": 3.5 if m <= FEW else 4.5})
+        for m, n, c in PRODUCTS
+    ),
+    *((f"hopper {m}x{n}x{c}", partial(stepping, m, n, c), {NANOSECONDS: 1.0}) for m, n, c in UNIT_SHAPES),
 )
-PER_MULTIPLY_ADD = 10e-9  # seconds of the model of a tensor core, at most
-
-
-def compare(case: Case, rounds: int = ROUNDS) -> Ratios:
-    """Ours against each yardstick."""
-    calls = case.build()
-    one_thread()
-    times = interleave(list(calls.values()), rounds, SECONDS)
-    others = list(calls)[1:]
-    found = {name: [each[0] / each[i] for each in times] for i, name in enumerate(others, 1)}
-    return Ratios(median(each[0] for each in times), found)
-
-
-def per_multiply_add(shape: tuple[int, int, int], rounds: int = ROUNDS) -> list[float]:
-    """Seconds of Hopper's model per multiply-add, round by round."""
-    m, n, c = shape
-    return [each[0] / (m * n * c) for each in interleave(list(stepping(*shape).values()), rounds, SECONDS)]
