@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from floor import machine
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from moespec_conformance.bench.full_size_report import GOAL_BYTES, GOAL_SECONDS, GOAL_TOKENS
+from moespec_conformance.bench.rates import machine
 
 
 def run(folder: Path, *options: str) -> dict[str, Any]:

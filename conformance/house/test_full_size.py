@@ -14,8 +14,9 @@ from moespec import MoEConfig, streamed
 from moespec.ranks import in_process
 from moespec_conformance.bench import checkpoint, generated
 from moespec_conformance.bench.full_size import WORK, work
-from moespec_conformance.bench.full_size_report import Told, lines, report
-from moespec_conformance.bench.machine import Rates, peak_bytes
+from moespec_conformance.bench.full_size_report import Best, Told, lines, report
+from moespec_conformance.bench.machine import peak_bytes
+from moespec_conformance.bench.rates import Rates
 from moespec_conformance.bench.streaming import Job, Step, run, share_of, steps
 from moespec_conformance.cli import main
 from moespec_conformance.tensors import write
@@ -148,8 +149,8 @@ def test_figures_are_those_of_the_layer() -> None:
     job, told = run_on(cfg, generated.experts(cfg))
     assert told.plan[0].rows <= 40
     assert sum(step.rows for step in told.plan if not step.backward) == 40 * (cfg.num_experts_per_tok + 1)
-    rate = Rates(1e9, 2e9, 4e9)
-    made = report(job, [told], rate, "generator")
+    best = Best(1e9, Rates(4e9, 2e9, 1e9))
+    made = report(job, [told], best, "generator")
     (one,) = made["ranks"]
     weights = 3 * 160 * 144
     assert one["floor"]["flops"] == 2 * weights * 3 * 40 * (cfg.num_experts_per_tok + 2)
@@ -157,7 +158,7 @@ def test_figures_are_those_of_the_layer() -> None:
     assert one["floor"]["bytes"] == 2 * (hit * (weights + 4 * 12) + 2 * weights + 4 * (2 * 3 * 2 + 2 * 3))
     assert set(made["checksums"]) == {"y", "dx", "dtopk_weight", "gradients"}
     assert any(line.startswith("goal 512 MiB") for line in lines(made))
-    assert len(lines(report(job, [told, told], rate, "generator"))) == len(lines(made)) + 6
+    assert len(lines(report(job, [told, told], best, "generator"))) == len(lines(made)) + 6
 
 
 def test_what_is_left_is_told_by_rows() -> None:
@@ -188,7 +189,7 @@ def test_the_command_writes_what_it_says(tmp_path: Path, monkeypatch: Any, capsy
     """A small layer under a preset's name, from a checkpoint, both ways."""
     cfg = replace(small(), accumulate="exact")
     monkeypatch.setattr("moespec_conformance.bench.full_size.config_of", lambda *_: cfg)
-    monkeypatch.setattr("moespec_conformance.bench.full_size.rates", lambda: Rates(1e9, 2e9, 4e9))
+    monkeypatch.setattr("moespec_conformance.bench.full_size.rates", lambda: Rates(4e9, 2e9, 1e9))
     folder, kept = split(tmp_path, held(cfg), 2), tmp_path / "layer.json"
     with pytest.raises(SystemExit) as ended:
         main(["layer", "--tokens", "9", "--backward", "--checkpoint", str(folder), "--json", str(kept)])

@@ -30,7 +30,7 @@ def layer_of(cfg: MoEConfig) -> Any:
     want = rng.random((TOKENS, E))
     want[:, 2] += 2
     want[:, 5] = -1
-    topk_idx = np.argsort(-want, axis=-1)[:, : cfg.num_experts_per_tok]
+    topk_idx = rng.permuted(np.argsort(-want, axis=-1)[:, : cfg.num_experts_per_tok], axis=-1)
     topk_idx[::9, :2] = -1
     return weights, x, dy, topk_idx, rng.random(topk_idx.shape).astype(f32)
 

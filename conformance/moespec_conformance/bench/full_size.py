@@ -18,8 +18,9 @@ from moespec.ranks import Communicator, in_process
 from moespec_conformance.address import Usage
 from moespec_conformance.bench import checkpoint as stored
 from moespec_conformance.bench import generated
-from moespec_conformance.bench.full_size_report import Told, lines, report
-from moespec_conformance.bench.machine import peak_bytes, rates
+from moespec_conformance.bench.full_size_report import Best, Told, lines, report
+from moespec_conformance.bench.machine import peak_bytes, read_rate
+from moespec_conformance.bench.rates import rates
 from moespec_conformance.bench.streaming import Job, Step, run, share_of, steps
 from moespec_conformance.bench.timing import one_thread
 from moespec_conformance.communicator import world
@@ -58,7 +59,7 @@ def layer(  # noqa: PLR0913, PLR0917 - one parameter an option
             outcome = run(job, share, comm, done)
         told = gathered(Told(outcome, plan, peak_bytes()), comm)
         if comm.ranks[0] == 0:
-            made = report(job, told, rates(), source=str(checkpoint or "generator"))
+            made = report(job, told, Best(read_rate(), rates()), source=str(checkpoint or "generator"))
             out.print("\n".join(lines(made)), markup=False)
             if json:
                 json.write_text(plain.dumps(made, indent=1) + "\n", encoding="utf-8")

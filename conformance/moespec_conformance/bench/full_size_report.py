@@ -6,12 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moespec.config import MoEConfig
-from moespec_conformance.bench.machine import Rates
+from moespec_conformance.bench.rates import Rates
 from moespec_conformance.bench.streaming import Job, Outcome, Step
 
 MIB = 1 << 20
 GOAL_TOKENS, GOAL_SECONDS = 256, 35.0  # CPU, forward, one process
 GOAL_BYTES = {False: 256 * MIB, True: 512 * MIB}  # of the process, beside the tokens' own arrays
+
+
+class Best(NamedTuple):
+    """What the machine does at best, in the same run: bytes read a second, and FLOPs of the BLAS."""
+
+    read: float
+    gemm: Rates
 
 
 class Told(NamedTuple):
@@ -31,19 +38,19 @@ def size_of(cfg: MoEConfig, e: int) -> tuple[int, int]:
     return weights, weights + 4 * blocks
 
 
-def floor_of(cfg: MoEConfig, plan: list[Step], rate: Rates) -> dict[str, float]:
+def floor_of(cfg: MoEConfig, plan: list[Step], best: Best) -> dict[str, float]:
     """Seconds to read each expert once in each direction, and to multiply: twice as much backward as forward."""
     sizes = [(size_of(cfg, step.e), step) for step in plan]
     read = sum(size for (_, size), _ in sizes)
     flops = sum(2 * weights * step.rows * (2 if step.backward else 1) for (weights, _), step in sizes)
-    gemm = rate.dgemm if cfg.accumulate == "exact" else rate.sgemm
-    return {"bytes": read, "flops": flops, "read": read / rate.read, "gemm": flops / gemm}
+    gemm = best.gemm.dgemm if cfg.accumulate == "exact" else best.gemm.sgemm
+    return {"bytes": read, "flops": flops, "read": read / best.read, "gemm": flops / gemm}
 
 
-def of_rank(cfg: MoEConfig, told: Told, rate: Rates) -> dict[str, Any]:
+def of_rank(cfg: MoEConfig, told: Told, best: Best) -> dict[str, Any]:
     """One rank's figures."""
     outcome, plan, peak = told
-    floor = floor_of(cfg, plan, rate)
+    floor = floor_of(cfg, plan, best)
     return {
         "cpu_seconds": outcome.cpu,
         "wall_seconds": outcome.wall,
@@ -56,7 +63,7 @@ def of_rank(cfg: MoEConfig, told: Told, rate: Rates) -> dict[str, Any]:
     }
 
 
-def report(job: Job, told: list[Told], rate: Rates, source: str) -> dict[str, Any]:
+def report(job: Job, told: list[Told], best: Best, source: str) -> dict[str, Any]:
     """All figures, rank by rank, and checksums of the results in order of tokens and of experts."""
     outcomes = [one.outcome for one in told]
     squares = {e: square for one in outcomes for e, square in one.squares.items()}
@@ -72,8 +79,8 @@ def report(job: Job, told: list[Told], rate: Rates, source: str) -> dict[str, An
         "experts": source,
         "tokens": job.tokens,
         "backward": job.backward,
-        "rates": rate._asdict(),
-        "ranks": [of_rank(job.cfg, one, rate) for one in told],
+        "rates": {"read": best.read, **best.gemm._asdict()},
+        "ranks": [of_rank(job.cfg, one, best) for one in told],
         "size_of_y": float(np.mean([one.size_of_y for one in outcomes])),
         "checksums": {name: f"{zlib.crc32(each.tobytes()):08x}" for name, each in sums.items()},
     }
