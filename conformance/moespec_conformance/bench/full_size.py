@@ -29,7 +29,7 @@ from moespec_conformance.counting import model_of
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False)
 STARTED_BY_MPI = "PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"
 # what an expert takes whatever its rows, and what each row takes, in units of a row forward (exact sums, measured)
-WORK = {False: (28.0, 1.0), True: (110.0, 4.0)}
+WORK = {False: (60.0, 1.0), True: (320.0, 3.5)}
 
 
 def layer(  # noqa: PLR0913, PLR0917 - one parameter an option
