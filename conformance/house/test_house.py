@@ -66,7 +66,7 @@ def test_every_clause_has_a_case_and_every_case_a_clause() -> None:
 def marks() -> set[str]:
     """The clauses that tests are marked with."""
     files = Path(__file__).parent.glob("test_*.py")
-    return {mark for path in files for mark in re.findall(r'spec\("([^"]+)"\)', path.read_text(encoding="utf-8"))}
+    return {mark for path in files for mark in re.findall(r'mark.spec\("([^"]+)"\)', path.read_text(encoding="utf-8"))}
 
 
 def test_marks_name_clauses() -> None:

@@ -164,7 +164,7 @@ FOUND = (
                 "return values",
                 "low = (values != 0) & (np.abs(values) < 2.0**fmt.emin)\n"
                 "normal = np.copysign(2.0 ** (fmt.emin - 1) + np.abs(values) / 2, values)\n"
-                "return np.where(low, normal, values).astype(dtype)",
+                "return np.where(low, normal, values).astype(np.float32)",
             ),
         ),
         cite="ooples/AiDotNet.Tensors#801",
