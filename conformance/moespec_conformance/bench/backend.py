@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from moespec_conformance.adapters import on_device
 from moespec_conformance.bench.rates import machine
 
@@ -19,7 +21,7 @@ class Backend(NamedTuple):
 
 def numpy() -> Backend:
     """One thread of the machine that this runs on."""
-    return Backend(machine()["device"], lambda array: array, time.thread_time)
+    return Backend(machine()["device"], np.asarray, time.thread_time)
 
 
 def cupy() -> Backend:
@@ -31,7 +33,10 @@ def cupy() -> Backend:
         wait()
         return time.perf_counter()
 
-    return Backend(device.name, lambda array: device.send(on_device.plain(array)), clock)
+    def send(array: Any) -> Any:  # noqa: ANN401 - NumPy's, and CuPy's
+        return device.send(on_device.plain(np.asarray(array)))
+
+    return Backend(device.name, send, clock)
 
 
 BACKENDS = {"numpy": numpy, "cupy": cupy}

@@ -83,7 +83,7 @@ def torch_quantizing(x: Any, *block: int) -> Call:  # noqa: ANN401 - float32
 
     torch.set_num_threads(1)
     (m, n), (bm, bn) = x.shape, block
-    tiles = torch.from_numpy(x).view(m // bm, bm, n // bn, bn)
+    tiles = torch.as_tensor(x).view(m // bm, bm, n // bn, bn)
 
     def call() -> object:
         scale = tiles.abs().amax((1, 3), keepdim=True).clamp(min=1e-4) / E4M3.largest

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from moespec.moe import MoEWeights, moe, moe_backward, moe_forward
 from moespec_conformance.bench import fp8
-from moespec_conformance.bench.layers import SHAPES, Layer, build
+from moespec_conformance.bench.layers import SHAPES, Layer, Shape, build
 from moespec_conformance.bench.ops import OWN
 from moespec_conformance.bench.recorded import products_of, recorded, run
 from moespec_conformance.bench.rows import Row, row
@@ -37,13 +37,17 @@ def backward(layer: Layer) -> dict[str, Call]:
     return {"moe_backward": partial(moe_backward, layer.dy, cache, w, dw, cfg), OWN: partial(run, products)}
 
 
+def built(calls: Callable[[Layer], dict[str, Call]], shape: Shape, dtype: str) -> dict[str, Call]:
+    """A layer's calls, with its arrays made only now."""
+    return calls(build(shape, dtype))
+
+
 def layer_goals() -> Iterator[Goal]:
     """The layer near its matrix products, forward and backward, at prefill and decode shapes."""
     for shape in SHAPES:
         for dtype in ("float32", "float64") if shape == SHAPES[0] else ("float32",):
             for name, calls, most in (("moe", forward, 1.15), ("moe_backward", backward, 1.20)):
-                make = partial(lambda calls, shape, dtype: calls(build(shape, dtype)), calls, shape, dtype)
-                yield Goal(f"{name} {shape} {dtype}", make, {OWN: most})
+                yield Goal(f"{name} {shape} {dtype}", partial(built, calls, shape, dtype), {OWN: most})
 
 
 def goals() -> Iterator[Goal]:

@@ -16,6 +16,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "moespec"
     import matplotlib.pyplot as plt  # noqa: PLC0415 - likewise
 
+    figure: Any
     panels: Any
     figure, panels = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
     figure.suptitle(f"moespec bench, {found['device']}, {found['date']}")

@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -48,9 +48,19 @@ def plain(x: Array) -> Array:
 
 def recorded(x: Array) -> Array:
     """An array that keeps its products, or several; what is no array of floats stays what it is."""
-    if isinstance(x, tuple | list):
+    if is_several(x):
         return type(x)(map(recorded, x))
-    return x.view(Recorded) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+    return x.view(Recorded) if is_float_array(x) else x
+
+
+def is_several(x: object) -> bool:
+    """Whether these are several answers of one call."""
+    return isinstance(x, tuple | list)
+
+
+def is_float_array(x: object) -> bool:
+    """Whether these are numbers of NumPy's."""
+    return isinstance(x, np.ndarray) and bool(cast("Array", x).dtype.kind == "f")
 
 
 def products_of(call: Callable[[], object]) -> list[Product]:

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from moespec_conformance.address import Usage
 from moespec_conformance.bench.rates import machine
@@ -36,12 +36,18 @@ def keep(path: Path, found: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a run."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Usage(f"{path} is not a run of `moespec bench`: {error}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("rows"), list):
+    if not is_run(found):
         raise Usage(f"{path} is not a run of `moespec bench` of format {FORMAT}")
-    return found
+    return dict(found)
+
+
+def is_run(found: object) -> bool:
+    """Whether this is what `keep` writes."""
+    run = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return run.get("format") == FORMAT and isinstance(run.get("rows"), list)
 
 
 def compared(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str, float, float, str]]:
