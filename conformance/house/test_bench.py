@@ -199,7 +199,7 @@ def test_the_command_prints_keeps_and_draws(tmp_path: Path) -> None:
     from moespec_conformance.bench.plot import draw  # noqa: PLC0415 - needs what was just asked for
 
     curve = {"tokens": [1, 10], "seconds": [1.0, 10.0]}
-    idle = {"experts": [8, 16], "gate": [8, 16], "beside": [4, 4]}
+    idle = {"experts": [8, 16], "gate_seconds": [8, 16], "beside_seconds": [4, 4]}
     pictures = list[bytes]()
     for _ in range(2):
         draw({**store.load(kept), "growth": {"tokens": curve, "experts": idle}}, drawn)

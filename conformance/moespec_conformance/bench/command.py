@@ -78,7 +78,7 @@ def alone(names: list[str], rounds: int, on: Backend, *, quick: bool) -> dict[st
     out.print(f"{len(rows) - not_met} of {len(rows)} cases meet their goals", markup=False)
     out.print("\nhow cost grows", markup=False)
     found["growth"] = growth.growth(SECONDS)
-    out.print("\n".join(growth.told(found["growth"])), markup=False)
+    out.print("\n".join(growth.told(found["growth"])), markup=False, soft_wrap=True)
     return found
 
 

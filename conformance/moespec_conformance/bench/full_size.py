@@ -1,6 +1,5 @@
 """The command `moespec layer`: one MoE layer in FP8 at its full size, on a machine that cannot hold it."""
 
-import json as plain
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from moespec.config import MoEConfig
 from moespec.ranks import Communicator, in_process
 from moespec_conformance.address import Usage
 from moespec_conformance.bench import checkpoint as stored
-from moespec_conformance.bench import generated
+from moespec_conformance.bench import generated, store
 from moespec_conformance.bench.full_size_report import Best, Told, lines, report
 from moespec_conformance.bench.machine import peak_bytes, read_rate
 from moespec_conformance.bench.rates import rates
@@ -62,7 +61,7 @@ def layer(  # noqa: PLR0913, PLR0917 - one parameter an option
             made = report(job, told, Best(read_rate(), rates()), source=str(checkpoint or "generator"))
             out.print("\n".join(lines(made)), markup=False)
             if json:
-                json.write_text(plain.dumps(made, indent=1) + "\n", encoding="utf-8")
+                store.keep(json, {**store.about(), **made})
 
 
 def config_of(preset: str, accumulate: str) -> MoEConfig:

@@ -52,8 +52,8 @@ def tokens(panel: Any, found: dict[str, Any]) -> None:  # noqa: ANN401 - matplot
 
 
 def experts(panel: Any, found: dict[str, Any]) -> None:  # noqa: ANN401 - matplotlib's
-    """FLOPs of the gate and of all else, with ever more experts that nobody chose."""
-    panel.loglog(found["experts"], found["beside"], "o-", label="beside the gate")
-    panel.loglog(found["experts"], found["gate"], "o-", label="the gate")
-    panel.set(title="experts, of which the first 8 are chosen", xlabel="experts", ylabel="FLOPs")
+    """CPU seconds of the gate and of all else, with ever more experts that nobody chose."""
+    panel.loglog(found["experts"], found["beside_seconds"], "o-", label="beside the gate")
+    panel.loglog(found["experts"], found["gate_seconds"], "o-", label="the gate")
+    panel.set(title="experts, of which the first 8 are chosen", xlabel="experts", ylabel="CPU seconds")
     panel.legend()
