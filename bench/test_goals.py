@@ -15,7 +15,7 @@ from moespec_conformance.bench.rows import missed, row, told
 from moespec_conformance.bench.timing import ROUNDS, compare
 
 
-@pytest.mark.parametrize("goal", goals(), ids=lambda goal: goal.name.replace(",", "").replace(" ", "-"))
+@pytest.mark.parametrize("goal", list(goals()), ids=lambda goal: goal.name.replace(",", "").replace(" ", "-"))
 @pytest.mark.benchmark(timer=time.thread_time)
 def test_within_its_goals(benchmark: BenchmarkFixture, kept: list[dict[str, Any]], goal: Goal) -> None:
     """One case: its time by itself, and its ratios."""
