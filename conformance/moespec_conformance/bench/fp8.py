@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -73,23 +74,8 @@ def quantizing(*block: int) -> dict[str, Call]:
     x = draw(*SHAPE)
     calls = {"ours": lambda: quantize(x, scheme(*block)), "memcpy": copying(x)}
     if find_spec("torch"):
-        calls["torch"] = torch_quantizing(x, *block)
+        calls["torch"] = import_module(f"{__package__}.fp8_torch").quantizing(x, *block)
     return calls
-
-
-def torch_quantizing(x: Any, *block: int) -> Call:  # noqa: ANN401 - float32
-    """The same in torch, eagerly and on one thread."""
-    import torch  # noqa: PLC0415 - only where it is installed
-
-    torch.set_num_threads(1)
-    (m, n), (bm, bn) = x.shape, block
-    tiles = torch.as_tensor(x).view(m // bm, bm, n // bn, bn)
-
-    def call() -> object:
-        scale = tiles.abs().amax((1, 3), keepdim=True).clamp(min=1e-4) / E4M3.largest
-        return (tiles / scale).to(torch.float8_e4m3fn), scale
-
-    return call
 
 
 def multiplying(m: int, n: int, c: int) -> dict[str, Call]:
