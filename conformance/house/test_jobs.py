@@ -107,10 +107,11 @@ def test_few_cases_are_judged_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_interrupt_ends_everyone(tmp_path: Path) -> None:
     """Ctrl-C reaches the command alone here, and soon nobody of its group is left."""
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's `&` had it ignored
     command = [
         sys.executable,
         "-c",
-        "from moespec_conformance.cli import main; main()",
+        f"{heard}; from moespec_conformance.cli import main; main()",
         "check",
         "--jobs",
         "2",

@@ -8,6 +8,7 @@ import numpy.typing as npt
 Float: TypeAlias = npt.NDArray[np.floating[Any]]
 Int: TypeAlias = npt.NDArray[np.integer[Any]]
 Bool: TypeAlias = npt.NDArray[np.bool]
+FEW = 64  # float32 rows up to which `mapped` makes columns of them
 
 
 def sigmoid(x: Float) -> Float:
@@ -55,6 +56,16 @@ def by_expert(
     spread = np.zeros_like(values, shape=(topk_idx.shape[0], n_experts + 1))  # (T, n_experts + 1)
     np.put_along_axis(spread, topk_idx, values, axis=-1)
     return spread[:, :-1]
+
+
+def mapped(x: Float, weight: Float) -> Float:
+    """x @ weight.T: each row of x (rows, in) by a matrix (out, in), as checkpoints keep it.
+
+    OpenBLAS multiplies a few float32 columns faster than as many rows: three in 0.6 of the time, a hundred in the same.
+    """
+    few = x.dtype == np.float32 and x.shape[0] <= FEW
+    y: Float = (weight @ x.T).T if few else x @ weight.T
+    return y
 
 
 def stable_topk(x: Float | Int, k: int) -> Int:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moespec.activation import opened, slopes
-from moespec.arrays import Float
+from moespec.arrays import Float, mapped
 from moespec.config import MoEConfig
 
 
@@ -40,8 +40,8 @@ def hidden_forward(
 ) -> tuple[Float, ExpertCache]:
     """What goes into down_proj: h (N, F)."""
     # EXP-1: two linear maps of the same rows
-    gate = x @ weights.gate_proj.T  # (N, A)
-    up = x @ weights.up_proj.T  # (N, F)
+    gate = mapped(x, weights.gate_proj)  # (N, A)
+    up = mapped(x, weights.up_proj)  # (N, F)
 
     # EXP-2: one opens the other
     return opened(gate, up, cfg), ExpertCache(x, gate, up)
@@ -60,7 +60,7 @@ def hidden_backward(
     dgate = dh[:, : by_gate.shape[1]] * by_gate  # (N, A)
     dup = dh * by_up  # (N, F)
 
-    # EXP-1 was: gate = x @ gate_proj.T, up = x @ up_proj.T
+    # EXP-1 was: gate = mapped(x, gate_proj), up = mapped(x, up_proj)
     np.matmul(dgate.T, x, out=dweights.gate_proj)
     np.matmul(dup.T, x, out=dweights.up_proj)
     dx = dgate @ weights.gate_proj  # (N, H)
@@ -77,7 +77,7 @@ def expert_forward(
     h, cache = hidden_forward(x, weights, cfg)  # (N, F)
 
     # EXP-3: back to the model's width
-    y = h @ weights.down_proj.T  # (N, H)
+    y = mapped(h, weights.down_proj)  # (N, H)
     return y, cache
 
 
@@ -91,7 +91,7 @@ def expert_backward(
     """Gradient of x (N, H); the weights' gradients are written into dweights (EXP-4: zeros where no row came)."""
     h, by_gate, by_up = slopes(cache.gate, cache.up, cfg)
 
-    # EXP-3 was: y = h @ down_proj.T
+    # EXP-3 was: y = mapped(h, down_proj)
     dh = dy @ weights.down_proj  # (N, F)
     np.matmul(dy.T, h, out=dweights.down_proj)
     return hidden_backward(dh, (by_gate, by_up), cache.x, weights, dweights)
@@ -106,7 +106,7 @@ def weighted_forward(
     """EXP-6: the expert's output times each row's weight (N, H); the weight enters before down_proj, or after."""
     if cfg.weight_position == "before_down":
         h, cache = hidden_forward(x, weights, cfg)  # (N, F)
-        return (row_weight[:, None] * h) @ weights.down_proj.T, WeightedCache(cache, row_weight, h)
+        return mapped(row_weight[:, None] * h, weights.down_proj), WeightedCache(cache, row_weight, h)
     y, cache = expert_forward(x, weights, cfg)  # (N, H)
     return row_weight[:, None] * y, WeightedCache(cache, row_weight, y)
 
@@ -121,13 +121,13 @@ def weighted_backward(
     """Gradients of x (N, H) and row_weight (N,); those of the weights are written into dweights."""
     expert, row_weight, plain = cache
 
-    # EXP-6 was: y = row_weight * (h @ down_proj.T)
+    # EXP-6 was: y = row_weight * mapped(h, down_proj)
     if cfg.weight_position == "after_down":
         drow_weight = (dy * plain).sum(axis=-1)  # (N,)
         dy = row_weight[:, None] * dy  # (N, H)
         return expert_backward(dy, expert, weights, dweights, cfg), drow_weight
 
-    # EXP-6 was: y = (row_weight * h) @ down_proj.T
+    # EXP-6 was: y = mapped(row_weight * h, down_proj)
     dweighted = dy @ weights.down_proj  # (N, F)
     h, by_gate, by_up = slopes(expert.gate, expert.up, cfg)
     np.matmul(dy.T, row_weight[:, None] * h, out=dweights.down_proj)
@@ -146,7 +146,7 @@ def weighted(
     h, _ = hidden_forward(x, weights, cfg)  # (N, F)
     if cfg.weight_position == "before_down":
         h *= row_weight[:, None]  # (N, F)
-        return h @ weights.down_proj.T
-    y: Float = h @ weights.down_proj.T  # (N, H)
+        return mapped(h, weights.down_proj)
+    y = mapped(h, weights.down_proj)  # (N, H)
     y *= row_weight[:, None]  # (N, H)
     return y

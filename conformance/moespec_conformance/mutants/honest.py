@@ -50,8 +50,8 @@ DESCENDING = (
     ),
 )
 STORED = (
-    Edit("expert.hidden_forward", "gate = x @ weights.gate_proj.T", "gate = bf16(x @ weights.gate_proj.T)"),
-    Edit("expert.hidden_forward", "up = x @ weights.up_proj.T", "up = bf16(x @ weights.up_proj.T)"),
+    Edit("expert.hidden_forward", "gate = mapped(x, weights.gate_proj)", "gate = bf16(mapped(x, weights.gate_proj))"),
+    Edit("expert.hidden_forward", "up = mapped(x, weights.up_proj)", "up = bf16(mapped(x, weights.up_proj))"),
     Edit("expert.hidden_forward", "return opened(gate, up, cfg)", "return bf16(opened(gate, up, cfg))"),
 )
 H_STORED = STORED[2:]

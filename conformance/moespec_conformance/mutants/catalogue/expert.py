@@ -89,8 +89,8 @@ FOUND = (
         edits=(
             Edit(
                 "expert.weighted_forward",
-                "return (row_weight[:, None] * h) @ weights.down_proj.T",
-                "return row_weight[:, None] * ((row_weight[:, None] * h) @ weights.down_proj.T)",
+                "return mapped(row_weight[:, None] * h, weights.down_proj)",
+                "return row_weight[:, None] * mapped(row_weight[:, None] * h, weights.down_proj)",
             ),
         ),
         cite="sgl-project/sglang#37261 (one side's contract changed between DeepEP 2.0 and 2.1)",
@@ -103,8 +103,8 @@ FOUND = (
         edits=(
             Edit(
                 "expert.weighted_forward",
-                "return (row_weight[:, None] * h) @ weights.down_proj.T",
-                "return h @ weights.down_proj.T",
+                "return mapped(row_weight[:, None] * h, weights.down_proj)",
+                "return mapped(h, weights.down_proj)",
             ),
         ),
         cite="deepseek-ai/DeepEP#112",
@@ -199,7 +199,9 @@ FOUND = (
         slug="expert-tf32-products",
         clause="EXP-1",
         symptom="A tensor core rounds both factors of the gate's product to 10 bits.",
-        edits=(Edit("expert.hidden_forward", "x @ weights.gate_proj.T", "tf32(x) @ tf32(weights.gate_proj).T"),),
+        edits=(
+            Edit("expert.hidden_forward", "mapped(x, weights.gate_proj)", "mapped(tf32(x), tf32(weights.gate_proj))"),
+        ),
         cite="torch.backends.cuda.matmul.allow_tf32, which was true by default before PyTorch 1.12",
         trigger="any",
     ),
@@ -210,10 +212,10 @@ FOUND = (
         edits=(
             Edit(
                 "expert.hidden_forward",
-                "gate = x @ weights.gate_proj.T",
+                "gate = mapped(x, weights.gate_proj)",
                 "if isinstance(x, np.ndarray):\n"
                 "    x = np.lib.stride_tricks.as_strided(x, strides=(x.shape[1] * x.itemsize, x.itemsize))\n"
-                "gate = x @ weights.gate_proj.T",
+                "gate = mapped(x, weights.gate_proj)",
             ),
         ),
         cite="guess; a kernel that takes a pointer and no strides",
