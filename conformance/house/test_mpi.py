@@ -1,5 +1,6 @@
 """The same layer over real processes: `pytest -m mpi`, with the extra `mpi`, whose `mpich` brings mpiexec."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_count import BASE_V3
 
 pytestmark = pytest.mark.mpi
 FOLDER = Path(__file__).parent
@@ -39,3 +41,20 @@ def test_processes_stream_what_one_holds(ranks: int) -> None:
     """Outputs, gradients of 7 experts with rows, and on every rank the shared expert's: every bit of moe_fp8's."""
     compared = 3 * (4 * ranks + 7 + ranks)
     assert by_mpi(ranks, str(FOLDER / "ranked_streamed.py")) == f"{ranks} ranks, {compared} results the same"
+
+
+def test_the_layer_command_is_one_job_on_all_ranks(tmp_path: Path) -> None:
+    """`moespec layer` under mpiexec: one report, a part for each rank, and the checksums of a single process."""
+    model = tmp_path / "config.json"
+    sizes = {"hidden_size": 160, "moe_intermediate_size": 144, "n_routed_experts": 16}
+    model.write_text(json.dumps({**BASE_V3, **sizes}), encoding="utf-8")
+    start = "from moespec_conformance.cli import main; main()"
+    made = {}
+    for ranks in (1, 2):
+        path = tmp_path / f"{ranks}.json"
+        options = "--preset", str(model), "--tokens", "48", "--backward", "--json", str(path)
+        told = by_mpi(ranks, "-c", start, "layer", *options)
+        assert told.count("peak") == ranks
+        made[ranks] = json.loads(path.read_text(encoding="utf-8"))
+    assert [len(one["ranks"]) for one in made.values()] == [1, 2]
+    assert made[1]["checksums"] == made[2]["checksums"]
