@@ -196,7 +196,7 @@ def matmul(a: Bounded, b: Bounded) -> Bounded:
     size_a, size_b = size(a.v), size(b.v)
     e = size_a @ b.e + a.e @ size_b + a.e @ b.e
     made = summed(a.v @ b.v, (size_a + a.e) @ (size_b + b.e), a.shape[-1], e, store)
-    if chosen_exactly(a, b) or chosen_exactly(b.T, a.T):
+    if chosen_exactly(a, b):
         return fresh(made.v, np.zeros_like(made.v), made.store)
     return made
 
