@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moespec import PRESETS, ops
-from moespec.arrays import sigmoid, stable_topk
+from moespec.arrays import FEW, mapped, sigmoid, stable_topk
 from moespec.config import MoEConfig
 from moespec.count import count
 from moespec.gate import gate_forward
@@ -48,6 +48,18 @@ def test_sigmoid_is_accurate_on_both_sides() -> None:
 def test_topk_takes_the_lower_index_of_equals() -> None:
     """Largest first; ties by index."""
     assert stable_topk(np.array([[1.0, 3.0, 3.0, 2.0, 3.0]]), 4).tolist() == [[1, 2, 4, 3]]
+
+
+@pytest.mark.spec("EXP-1")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [0, 1, FEW, FEW + 1])
+def test_rows_are_mapped_as_columns_or_not_to_the_same(rows: int, dtype: Any) -> None:
+    """Few and many rows; on whole numbers every order of a sum is exact."""
+    rng = np.random.default_rng(rows)
+    x, weight = (rng.integers(-8, 9, size).astype(dtype) for size in ((rows, 5), (3, 5)))
+    y = mapped(x, weight)
+    assert (y.dtype, y.shape) == (dtype, (rows, 3))
+    assert np.array_equal(y, np.einsum("nc,oc->no", x, weight))
 
 
 @pytest.mark.spec("GATE-4")
